@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+/*
+ * agent - the guest's end of the test harness
+ *
+ * u-root's init starts this program as /bin/uinit. Without the word
+ * "fifovm.agent" on the kernel's command line it leaves at once, and init goes
+ * on to the shell. With it, it owns /dev/ttyS1 and does what the host says.
+ *
+ * Both ways, one line is one message, ended by a newline. The host waits for
+ * the hello line before it sends anything: a serial port that nobody has
+ * opened yet drops what arrives.
+ *
+ *   agent   fifovm-agent 1             hello, with the protocol's version
+ *
+ *   host    run NAME [ARGUMENT]...     run /tests/NAME
+ *   agent   KTAP version 1
+ *           1..1
+ *             (what the test writes, each line indented by two spaces)
+ *           ok 1 NAME                  exit status 0
+ *           ok 1 NAME # SKIP           exit status 4
+ *           not ok 1 NAME # exit status 3
+ *           not ok 1 NAME # killed by signal 11 (Segmentation fault)
+ *
+ *   host    kill                       while a test runs: SIGKILL to all of it
+ *   host    list
+ *   agent   tests 2
+ *             boot
+ *             other
+ *   host    poweroff
+ *   agent   bye
+ *
+ *   agent   error: ...                 the answer to anything else
+ *
+ * A line that starts with two spaces is a test's, all others are the agent's
+ * own, so nothing that a test prints can be taken for its verdict.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define CHANNEL		"/dev/ttyS1"
+#define TESTS		"/tests"
+#define MAX_LINE	1024
+#define MAX_ARGS	32
+#define MAX_LEFT	64	/* reads; a pipe holds less */
+#define EXIT_SKIP	4	/* as in the kernel's selftests */
+
+struct test {
+	pid_t pid;		/* 0: none is running */
+	int output;
+	char name[256];
+};
+
+static int channel = -1;
+static bool mid_line;		/* the last byte sent wasn't a newline */
+
+static void power_off(void)
+{
+	sync();
+	reboot(RB_POWER_OFF);
+	/* Only reached if the kernel refuses: init goes on to the shell. */
+	perror("agent: power off");
+	exit(1);
+}
+
+/* Nobody is left to talk to: a machine that stays up would hang the harness. */
+static void channel_lost(const char *what)
+{
+	fprintf(stderr, "agent: %s %s: %s, powering off\n", what, CHANNEL, strerror(errno));
+	power_off();
+}
+
+static void send_bytes(const char *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = write(channel, buf, len);
+
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0)
+			channel_lost("write");
+		buf += n;
+		len -= n;
+	}
+}
+
+__attribute__((format(printf, 1, 2)))
+static void send_line(const char *fmt, ...)
+{
+	char line[MAX_LINE];
+	va_list ap;
+	int n;
+
+	/* A line of our own is never the end of a test's. */
+	if (mid_line)
+		send_bytes("\n", 1);
+	mid_line = false;
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	va_end(ap);
+	if (n > (int)sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n] = '\n';
+	send_bytes(line, n + 1);
+}
+
+/* Marks a place in the kernel's log, and so on the console. */
+static void mark(const char *what, const char *name)
+{
+	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	dprintf(fd, "<6>fifovm-agent: %s %s", what, name);
+	close(fd);
+}
+
+static bool wanted(void)
+{
+	char buf[4096];
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n < 0)
+		return false;
+	buf[n] = 0;
+	for (char *word = strtok(buf, " \n"); word; word = strtok(NULL, " \n")) {
+		if (!strcmp(word, "fifovm.agent"))
+			return true;
+	}
+	return false;
+}
+
+static void open_channel(void)
+{
+	struct termios t;
+
+	channel = open(CHANNEL, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (channel < 0)
+		channel_lost("open");
+	/* Fails with EIO where the kernel found no UART behind the name. */
+	if (tcgetattr(channel, &t))
+		channel_lost("set up");
+	cfmakeraw(&t);
+	t.c_cflag |= CLOCAL | CREAD;
+	t.c_cflag &= ~(HUPCL | CRTSCTS);
+	cfsetspeed(&t, B115200);
+	if (tcsetattr(channel, TCSANOW, &t))
+		channel_lost("set up");
+}
+
+/* Sends a test's output, each line indented, however it is cut into reads. */
+static void forward(const char *buf, size_t len)
+{
+	while (len) {
+		const char *nl = memchr(buf, '\n', len);
+		size_t n = nl ? (size_t)(nl - buf) + 1 : len;
+
+		if (!mid_line)
+			send_bytes("  ", 2);
+		send_bytes(buf, n);
+		mid_line = !nl;
+		buf += n;
+		len -= n;
+	}
+}
+
+/* Returns false when there is no more for now, or for ever. */
+static bool pump(struct test *t)
+{
+	char buf[4096];
+	ssize_t n = read(t->output, buf, sizeof(buf));
+
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n <= 0)
+		return false;
+	forward(buf, n);
+	return true;
+}
+
+static bool good_name(const char *name)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+
+	return *name && *name != '.' && strlen(name) < sizeof(((struct test *)0)->name) &&
+	       name[strspn(name, letters)] == 0;
+}
+
+static void run_child(const char *path, char **argv, int output)
+{
+	static char *const env[] = { "PATH=/bbin:/bin:/tests", "HOME=/root", "TERM=dumb", NULL };
+	int null = open("/dev/null", O_RDONLY);
+	sigset_t none;
+
+	setpgid(0, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
+	dup2(null, 0);
+	dup2(output, 1);
+	dup2(output, 2);
+	execve(path, argv, env);
+	dprintf(2, "exec %s: %s\n", path, strerror(errno));
+	_exit(127);
+}
+
+static void start(struct test *t, char **argv)
+{
+	char path[sizeof(TESTS) + sizeof(t->name)];
+	struct stat st;
+	int fd[2];
+
+	if (!argv[0] || !good_name(argv[0])) {
+		send_line("error: run: give a name from list");
+		return;
+	}
+	snprintf(path, sizeof(path), TESTS "/%s", argv[0]);
+	if (stat(path, &st) || !S_ISREG(st.st_mode) || access(path, X_OK)) {
+		send_line("error: run: no test %s", argv[0]);
+		return;
+	}
+	if (pipe2(fd, O_CLOEXEC)) {
+		send_line("error: run: pipe: %s", strerror(errno));
+		return;
+	}
+	mark("run", argv[0]);
+	t->pid = fork();
+	if (t->pid < 0) {
+		send_line("error: run: fork: %s", strerror(errno));
+		t->pid = 0;
+		close(fd[0]);
+		close(fd[1]);
+		return;
+	}
+	if (!t->pid)
+		run_child(path, argv, fd[1]);
+	/* Also here, so that a kill can't come before the child did it. */
+	setpgid(t->pid, t->pid);
+	close(fd[1]);
+	fcntl(fd[0], F_SETFL, O_NONBLOCK);
+	t->output = fd[0];
+	strcpy(t->name, argv[0]);
+	send_line("KTAP version 1");
+	send_line("1..1");
+}
+
+/* Tells the verdict once the test's first process is gone. */
+static void finish(struct test *t)
+{
+	int status;
+
+	if (waitpid(t->pid, &status, WNOHANG) != t->pid)
+		return;
+	/*
+	 * What it left behind would hold the pipe open and disturb the next
+	 * test. Output that is already in the pipe is still its own.
+	 */
+	kill(-t->pid, SIGKILL);
+	for (int i = 0; i < MAX_LEFT && pump(t); i++)
+		;
+	close(t->output);
+
+	if (WIFSIGNALED(status))
+		send_line("not ok 1 %s # killed by signal %d (%s)", t->name,
+			  WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else if (WEXITSTATUS(status) == EXIT_SKIP)
+		send_line("ok 1 %s # SKIP", t->name);
+	else if (WEXITSTATUS(status))
+		send_line("not ok 1 %s # exit status %d", t->name, WEXITSTATUS(status));
+	else
+		send_line("ok 1 %s", t->name);
+	mark("end", t->name);
+	t->pid = 0;
+}
+
+static int is_test(const struct dirent *d)
+{
+	return good_name(d->d_name);
+}
+
+static void list(void)
+{
+	struct dirent **names;
+	int n = scandir(TESTS, &names, is_test, alphasort);
+
+	if (n < 0) {
+		send_line("error: list: %s: %s", TESTS, strerror(errno));
+		return;
+	}
+	send_line("tests %d", n);
+	for (int i = 0; i < n; i++) {
+		send_line("  %s", names[i]->d_name);
+		free(names[i]);
+	}
+	free(names);
+}
+
+static void obey(struct test *t, char *line)
+{
+	char *argv[MAX_ARGS + 1], *save;
+	int argc = 0;
+
+	for (char *w = strtok_r(line, " \t\r", &save); w; w = strtok_r(NULL, " \t\r", &save)) {
+		if (argc == MAX_ARGS) {
+			send_line("error: more than %d words", MAX_ARGS);
+			return;
+		}
+		argv[argc++] = w;
+	}
+	argv[argc] = NULL;
+
+	if (!argc) {
+		send_line("error: empty command");
+	} else if (!strcmp(argv[0], "kill")) {
+		if (t->pid)
+			kill(-t->pid, SIGKILL);
+		else
+			send_line("error: kill: no test is running");
+	} else if (t->pid) {
+		send_line("error: %.32s: %s is running", argv[0], t->name);
+	} else if (!strcmp(argv[0], "run")) {
+		start(t, argv + 1);
+	} else if (!strcmp(argv[0], "list")) {
+		list();
+	} else if (!strcmp(argv[0], "poweroff")) {
+		send_line("bye");
+		tcdrain(channel);
+		power_off();
+	} else {
+		send_line("error: unknown command %.32s", argv[0]);
+	}
+}
+
+/* Takes what has arrived, and obeys each line that is whole. */
+static void receive(struct test *t)
+{
+	static char line[MAX_LINE];
+	static size_t len;
+	static bool too_long;
+	char buf[256];
+	ssize_t n = read(channel, buf, sizeof(buf));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		if (!n)
+			errno = EPIPE;
+		channel_lost("read");
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		if (buf[i] != '\n') {
+			if (len < sizeof(line) - 1)
+				line[len++] = buf[i];
+			else
+				too_long = true;
+			continue;
+		}
+		line[len] = 0;
+		if (too_long)
+			send_line("error: line longer than %d bytes", MAX_LINE - 1);
+		else
+			obey(t, line);
+		len = 0;
+		too_long = false;
+	}
+}
+
+int main(void)
+{
+	struct test t = { 0 };
+	sigset_t child;
+	int children;
+
+	if (!wanted())
+		return 0;
+
+	signal(SIGPIPE, SIG_IGN);
+	/* Typed on the console, and not meant for us. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &child, NULL);
+	children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+	open_channel();
+	if (children < 0)
+		channel_lost("signalfd, needed for");
+	send_line("fifovm-agent 1");
+
+	for (;;) {
+		struct pollfd p[] = {
+			{ .fd = channel, .events = POLLIN },
+			{ .fd = children, .events = POLLIN },
+			{ .fd = t.pid ? t.output : -1, .events = POLLIN },
+		};
+
+		if (poll(p, 3, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			channel_lost("poll");
+		}
+		if (p[2].revents && !pump(&t)) {
+			/*
+			 * The test closed its output but goes on: wait for its
+			 * end alone, or poll would return at once for ever.
+			 */
+			close(t.output);
+			t.output = -1;
+		}
+		if (p[1].revents) {
+			struct signalfd_siginfo info;
+
+			while (read(children, &info, sizeof(info)) == sizeof(info))
+				;
+			if (t.pid)
+				finish(&t);
+		}
+		if (p[0].revents)
+			receive(&t);
+	}
+}

@@ -1,0 +1,66 @@
+package chipset
+
+// The platform's map: what stands where, for the machine, for the firmware
+// tables and for the engines. RAM is vmm/memory's matter: from 0 to the start
+// of the PCI window, and from 4 GiB on.
+
+// I/O ports and the interrupts of the devices behind them. ISA interrupt n is
+// input n of the I/O APIC.
+const (
+	// CMOSPort is where every PC since the AT has its clock: index and data.
+	CMOSPort  = 0x70
+	CMOSPorts = 2
+	CMOSIRQ   = 8
+
+	// KeyboardPort is the command and status port of the keyboard controller,
+	// of which we have nothing but the reset (see Power.KeyboardReset).
+	KeyboardPort  = 0x64
+	KeyboardPorts = 1
+
+	// COM1 is ttyS0, the console; COM2 is ttyS1, the harness's channel.
+	COM1Port  = 0x3f8
+	COM1IRQ   = 4
+	COM2Port  = 0x2f8
+	COM2IRQ   = 3
+	UARTPorts = 8
+
+	// PowerPort starts the power block. ACPI leaves the place to the platform;
+	// the FADT says it.
+	PowerPort         = 0x600
+	PowerPorts        = 3
+	SleepControlPort  = PowerPort + 0 // FADT SLEEP_CONTROL_REG
+	SleepStatusPort   = PowerPort + 1 // FADT SLEEP_STATUS_REG
+	ResetPort         = PowerPort + 2 // FADT RESET_REG
+	ResetValue        = 0x5a          // FADT RESET_VALUE
+	SleepTypePowerOff = 5             // \_S5's SLP_TYP
+
+	// PCIPort is CONFIG_ADDRESS and, four bytes on, CONFIG_DATA (PCI Local Bus
+	// 3.0, 3.2.2.3.2).
+	PCIPort  = 0xcf8
+	PCIPorts = 8
+)
+
+// Guest-physical addresses.
+const (
+	// PCIWindow32 is where 32-bit BARs lie: memory.HoleStart is its start.
+	PCIWindow32     = 0xc000_0000
+	PCIWindow32Size = 0x2000_0000
+
+	// ECAM is the memory-mapped configuration space: 1 MiB for each of 256
+	// buses (PCI Express Base 6.0, 7.2.2).
+	ECAM     = 0xe000_0000
+	ECAMSize = 256 << 20
+
+	// IOAPIC and LocalAPIC are where every PC has them (Intel 82093AA, 3.1;
+	// Intel SDM volume 3, 11.4.1).
+	IOAPIC        = 0xfec0_0000
+	IOAPICSize    = 0x1000
+	IOAPICInputs  = 24
+	LocalAPIC     = 0xfee0_0000
+	LocalAPICSize = 0x1000
+
+	// PCIWindow64 is where 64-bit BARs lie: the upper half of the 39 physical
+	// address bits that the CPU has.
+	PCIWindow64     = 0x40_0000_0000
+	PCIWindow64Size = 0x40_0000_0000
+)

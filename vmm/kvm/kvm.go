@@ -1,0 +1,201 @@
+//go:build linux && amd64
+
+package kvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/bobuhiro11/gokvm/kvm"
+	"golang.org/x/sys/unix"
+
+	"fifovm/vmm/x86"
+)
+
+// tssAddress is where KVM may put the three pages that it needs on Intel's
+// processors without unrestricted guest mode: below the firmware's place, in
+// the hole where no RAM is.
+const tssAddress = 0xfffb_d000
+
+// Engine runs the CPUs of one machine. Its file descriptors are plain integers,
+// closed by Close alone: no finalizer can close one in use.
+type Engine struct {
+	cfg      Config
+	fd, vm   int
+	pageSize int // of a CPU's kvm_run area, in bytes
+	slots    []kvm.UserspaceMemoryRegion
+	vcpus    []*vcpu
+	stopping atomic.Bool
+	irq      interrupts
+	wake     chan struct{} // an earlier clock event was scheduled
+}
+
+// New makes the virtual machine and its CPUs, all as after power-on.
+func New(cfg Config) (_ *Engine, err error) {
+	e := &Engine{cfg: cfg, fd: -1, vm: -1, wake: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}()
+	if e.fd, err = openDevice(cfg.Device); err != nil {
+		return nil, err
+	}
+	if err := checkHost(e.fd); err != nil {
+		return nil, err
+	}
+	vm, err := kvm.CreateVM(uintptr(e.fd))
+	if err != nil {
+		return nil, fmt.Errorf("kvm: create a virtual machine: %w", err)
+	}
+	e.vm = int(vm)
+	if err := kvm.SetTSSAddr(vm, tssAddress); err != nil {
+		return nil, fmt.Errorf("kvm: set the TSS address: %w", err)
+	}
+	if err := kvm.CreateIRQChip(vm); err != nil {
+		return nil, fmt.Errorf("kvm: create the interrupt controllers: %w", err)
+	}
+	if err := e.irq.init(e); err != nil {
+		return nil, err
+	}
+	for i, s := range cfg.RAM.Slots() {
+		e.slots = append(e.slots, kvm.UserspaceMemoryRegion{Slot: uint32(i), GuestPhysAddr: s.Base,
+			MemorySize: uint64(len(s.Bytes)), UserspaceAddr: uint64(uintptr(unsafe.Pointer(&s.Bytes[0])))})
+		if err := kvm.SetUserMemoryRegion(vm, &e.slots[i]); err != nil {
+			return nil, fmt.Errorf("kvm: map %d MiB of RAM at %#x: %w", len(s.Bytes)>>20, s.Base, err)
+		}
+	}
+	size, err := kvm.GetVCPUMMmapSize(uintptr(e.fd))
+	if err != nil {
+		return nil, fmt.Errorf("kvm: size of a CPU's shared area: %w", err)
+	}
+	e.pageSize = int(size)
+	for i := range cfg.CPUs {
+		c, err := newVCPU(e, i)
+		if err != nil {
+			return nil, err
+		}
+		e.vcpus = append(e.vcpus, c)
+	}
+	cfg.Clock.OnEarlier = func() {
+		select {
+		case e.wake <- struct{}{}:
+		default:
+		}
+	}
+	return e, nil
+}
+
+// Close ends the CPUs' threads and gives everything back to the host. The
+// engine must not be running; the RAM stays its owner's.
+func (e *Engine) Close() error {
+	var errs []error
+	for _, c := range e.vcpus {
+		errs = append(errs, c.close())
+	}
+	for _, fd := range []*int{&e.vm, &e.fd} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
+		}
+	}
+	e.vcpus = nil
+	return errors.Join(errs...)
+}
+
+// TSCkHz is the rate of the guest's time-stamp counter.
+func (e *Engine) TSCkHz() uint32 { return e.vcpus[0].tscKHz }
+
+// Run runs every CPU until ctx is done, which is no error, or until one of them
+// can't go on. When it returns no CPU runs and the state can be taken.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e.stopping.Store(false)
+	kicked := make(chan struct{})
+	release := context.AfterFunc(ctx, func() {
+		defer close(kicked)
+		e.stopping.Store(true)
+		for _, c := range e.vcpus {
+			c.kick()
+		}
+	})
+	events := make(chan struct{})
+	go func() {
+		defer close(events)
+		e.runEvents(ctx)
+	}()
+	results := make(chan error, len(e.vcpus))
+	for _, c := range e.vcpus {
+		c.commands <- func() {
+			err := c.loop()
+			cancel()
+			results <- err
+		}
+	}
+	var errs []error
+	for range e.vcpus {
+		if err := <-results; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if !release() {
+		<-kicked
+	}
+	<-events
+	if len(errs) > 0 {
+		return errs[0] // a CPU that fails makes the others' errors worthless
+	}
+	return nil
+}
+
+// runEvents delivers the clock's events at their time until ctx is done.
+func (e *Engine) runEvents(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-e.wake:
+		}
+		e.cfg.Lock.Lock()
+		e.cfg.Clock.RunDue()
+		wait := e.cfg.Clock.Next() - e.cfg.Clock.Now()
+		e.cfg.Lock.Unlock()
+		timer.Reset(time.Duration(max(wait, 0)))
+	}
+}
+
+// State takes the whole state of the CPUs and the interrupt controllers. The
+// engine must not be running.
+func (e *Engine) State() (*x86.State, error) {
+	s := &x86.State{CPUs: make([]x86.CPU, len(e.vcpus))}
+	for i, c := range e.vcpus {
+		if err := c.do(func() error { return c.state(&s.CPUs[i]) }); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.chips(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SetState replaces the whole state. The engine must not be running.
+func (e *Engine) SetState(s *x86.State) error {
+	if len(s.CPUs) != len(e.vcpus) {
+		return fmt.Errorf("kvm: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.vcpus))
+	}
+	for i, c := range e.vcpus {
+		if err := c.do(func() error { return c.setState(&s.CPUs[i]) }); err != nil {
+			return err
+		}
+	}
+	return e.setChips(s)
+}

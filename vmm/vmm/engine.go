@@ -1,0 +1,57 @@
+package vmm
+
+import (
+	"context"
+	"fmt"
+
+	"fifovm/vmm/kvm"
+	"fifovm/vmm/x86"
+)
+
+// Engine runs the CPUs of one machine and keeps their interrupt controllers.
+type Engine interface {
+	// Run runs every CPU until ctx is done, which is no error, or until one
+	// can't go on: the error then is an *x86.Stuck. When it returns, no CPU runs.
+	Run(ctx context.Context) error
+	// State and SetState give out and take in the whole state. The engine must
+	// not be running.
+	State() (*x86.State, error)
+	SetState(*x86.State) error
+	// SetIRQ drives an input of the I/O APIC.
+	SetIRQ(gsi uint32, level bool) error
+	// SignalMSI delivers a message-signalled interrupt.
+	SignalMSI(address uint64, data uint32) error
+	Close() error
+}
+
+// Engine names, as on the command line.
+const (
+	EngineAuto = "auto"
+	EngineKVM  = "kvm"
+)
+
+// ChooseEngine decides what name ("auto" or an engine's name) means on this
+// host and says why in a few words. device is KVM's device file; empty means
+// the usual one. An error names the way out.
+//
+// An engine that was asked for by name is not tried first: a host on which it
+// does badly is the user's choice.
+func ChooseEngine(name, device string) (engine, reason string, err error) {
+	switch name {
+	case EngineKVM:
+		return EngineKVM, "as asked for", nil
+	case EngineAuto:
+	default:
+		return "", "", fmt.Errorf("engine %q is unknown: use %s or %s", name, EngineAuto, EngineKVM)
+	}
+	// Opening the device proves nothing: there are KVMs that answer every
+	// capability and then emulate the kernel's code instruction by instruction.
+	ns, err := kvm.Speed(device, 0)
+	if err != nil {
+		return "", "", err
+	}
+	if ns >= kvm.NativeBelow {
+		return "", "", fmt.Errorf("%w: this host's KVM emulates ring-0 code (%.0f ns an instruction): use a host with VMX or SVM, or the KVM lab (make lab)", kvm.ErrUnavailable, ns)
+	}
+	return EngineKVM, fmt.Sprintf("it runs ring-0 code natively, %.2g ns an instruction", ns), nil
+}

@@ -1,0 +1,136 @@
+package vmm
+
+import (
+	"io"
+	"sync"
+
+	"fifovm/vmm/chipset"
+)
+
+// serialPort is a UART with the host's ends of its cable.
+type serialPort struct {
+	machine *Machine
+	uart    *chipset.UART
+	out     *output
+
+	// writer serializes Write's callers; room tells the one that waits, under
+	// the machine's lock, that the UART may take more.
+	writer sync.Mutex
+	room   *sync.Cond
+	closed bool
+}
+
+func newSerialPort(m *Machine, name string, irq func(bool), w io.Writer) *serialPort {
+	s := &serialPort{machine: m, out: newOutput(w), room: sync.NewCond(&m.mu)}
+	s.uart = chipset.NewUART(m.clock, name, irq, s.out.put)
+	s.uart.OnRoom = s.room.Signal
+	return s
+}
+
+// Write sends p to the guest.
+func (s *serialPort) Write(p []byte) (n int, err error) {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.machine.mu.Lock()
+	defer s.machine.mu.Unlock()
+	for {
+		if s.closed {
+			return n, io.ErrClosedPipe
+		}
+		n += s.uart.Input(p[n:])
+		if n == len(p) {
+			return n, nil
+		}
+		s.room.Wait()
+	}
+}
+
+func (s *serialPort) close() error {
+	s.machine.mu.Lock()
+	s.closed = true
+	s.room.Broadcast()
+	s.machine.mu.Unlock()
+	return s.out.close()
+}
+
+// outputLimit is how many bytes a guest may send ahead of its writer.
+const outputLimit = 64 << 10
+
+// output hands what the guest sends to a writer on a goroutine of its own, so
+// that a slow one does not hold up the machine's other devices at every byte.
+type output struct {
+	w       io.Writer
+	mu      sync.Mutex
+	changed *sync.Cond // buf, waits or closed
+	buf     []byte
+	waits   bool // the guest waits while buf is full
+	closed  bool
+	err     error // of the writer; what follows is dropped
+	done    chan struct{}
+}
+
+func newOutput(w io.Writer) *output {
+	o := &output{w: w, done: make(chan struct{})}
+	o.changed = sync.NewCond(&o.mu)
+	if w == nil {
+		o.w = io.Discard
+	}
+	go o.drain()
+	return o
+}
+
+// put takes a byte from the guest.
+func (o *output) put(b byte) {
+	o.mu.Lock()
+	for len(o.buf) >= outputLimit && o.waits {
+		o.changed.Wait()
+	}
+	o.buf = append(o.buf, b)
+	if len(o.buf) == 1 {
+		o.changed.Broadcast()
+	}
+	o.mu.Unlock()
+}
+
+// hold sets whether a full buffer makes the guest wait.
+func (o *output) hold(wait bool) {
+	o.mu.Lock()
+	o.waits = wait
+	o.changed.Broadcast()
+	o.mu.Unlock()
+}
+
+func (o *output) drain() {
+	defer close(o.done)
+	var spare []byte
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		for len(o.buf) == 0 {
+			if o.closed {
+				return
+			}
+			o.changed.Wait()
+		}
+		b := o.buf
+		o.buf = spare[:0]
+		o.changed.Broadcast()
+		if o.err == nil {
+			o.mu.Unlock()
+			_, err := o.w.Write(b)
+			o.mu.Lock()
+			o.err = err
+		}
+		spare = b
+	}
+}
+
+// close waits until the writer has everything and gives its error.
+func (o *output) close() error {
+	o.mu.Lock()
+	o.closed = true
+	o.changed.Broadcast()
+	o.mu.Unlock()
+	<-o.done
+	return o.err
+}

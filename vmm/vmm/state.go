@@ -1,0 +1,60 @@
+package vmm
+
+import (
+	"errors"
+
+	"fifovm/vmm/chipset"
+	"fifovm/vmm/clock"
+	"fifovm/vmm/pci"
+	"fifovm/vmm/x86"
+)
+
+// State is the whole machine but for its RAM, as plain data.
+type State struct {
+	Now    int64 // the clock's time in ns
+	Clock  clock.State
+	CPU    x86.State // the CPUs and the interrupt controllers
+	UART   [2]chipset.UARTState
+	CMOS   chipset.CMOSState
+	Power  chipset.PowerState
+	PCI    pci.State
+	Bridge []byte // configuration space of the host bridge
+}
+
+// State takes the state of a machine that is not running.
+func (m *Machine) State() (*State, error) {
+	cpu, err := m.engine.State()
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &State{
+		Now:    m.clock.Now(),
+		Clock:  m.clock.State(),
+		CPU:    *cpu,
+		UART:   [2]chipset.UARTState{m.serial[0].uart.State(), m.serial[1].uart.State()},
+		CMOS:   m.cmos.State(),
+		Power:  m.power.State(),
+		PCI:    m.pciRoot.State(),
+		Bridge: m.bridge.State(),
+	}, nil
+}
+
+// SetState replaces the state of a machine that is not running. Its memory must
+// be that of the machine that the state was taken from.
+func (m *Machine) SetState(s *State) error {
+	m.mu.Lock()
+	m.host.Set(s.Now)
+	err := errors.Join(
+		m.clock.SetState(s.Clock),
+		m.serial[0].uart.SetState(s.UART[0]),
+		m.serial[1].uart.SetState(s.UART[1]),
+		m.cmos.SetState(s.CMOS),
+		m.power.SetState(s.Power),
+		m.pciRoot.SetState(s.PCI),
+		m.bridge.SetState(s.Bridge),
+	)
+	m.mu.Unlock()
+	return errors.Join(err, m.engine.SetState(&s.CPU))
+}
