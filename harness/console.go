@@ -1,4 +1,3 @@
-// Package harness runs guests for tests and judges them.
 package harness
 
 import (
@@ -16,10 +15,11 @@ type Console struct {
 	// of a panic and so will do nothing more by itself.
 	OnPanic func()
 
-	mu    sync.Mutex
-	line  []byte   // the line that is not yet ended
-	tail  []string // the last lines that are
-	panic string
+	mu        sync.Mutex
+	line      []byte   // the line that is not yet ended
+	tail      []string // the last lines that are
+	panic     string
+	complaint string // the first line in which the kernel complained
 }
 
 const (
@@ -58,6 +58,7 @@ func (c *Console) Write(p []byte) (int, error) {
 
 // endLine looks at a whole line and tells whether it ends a panic.
 func (c *Console) endLine() (panicEnded bool) {
+	c.judge(c.line)
 	if i := bytes.Index(c.line, panicEnd); i >= 0 {
 		panicEnded = c.panic != ""
 	} else if i := bytes.Index(c.line, panicStart); i >= 0 && c.panic == "" {

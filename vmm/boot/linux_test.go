@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func runQEMU(t *testing.T, ram *memory.RAM, e Entry, cpus int, ecam uint64) (str
 	bios := bytes.Clone(bytesOf(acpiBase, acpiEnd))
 	addStub(bios, e, ecam)
 	args := []string{
-		"-M", "q35", "-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max", "-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(ram.Size() >> 20),
+		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(ram.Size() >> 20),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		// A write of v to the port ends QEMU with status 2v+1: power off.
 		"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", testPlatform().SleepControl),
@@ -143,44 +144,79 @@ func runQEMU(t *testing.T, ram *memory.RAM, e Entry, cpus int, ecam uint64) (str
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
+// shifted gives k as if it had been built for an address that is by higher
+// (modulo 2^64) than its own.
+func (k Kernel) shifted(by uint64) *Kernel {
+	k.segments = slices.Clone(k.segments)
+	for i := range k.segments {
+		k.segments[i].addr += by
+	}
+	k.base, k.end, k.entry = k.base+by, k.end+by, k.entry+by
+	return &k
+}
+
 func TestLinuxBoots(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts real kernels: left out of -short")
 	}
 	for _, path := range realKernels(t) {
-		for _, mib := range []uint64{256, 64} {
-			t.Run(fmt.Sprintf("%s/%d", filepath.Base(path), mib), func(t *testing.T) {
-				k, err := Open(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				ram, err := memory.New(mib << 20)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer ram.Close()
-				p := Params{
-					CommandLine: "console=ttyS0 panic=-1",
-					Initrd:      section(cpioOf("init", powerOffInit())),
-					CPUs:        2,
-					Seed:        []byte("thirty-two bytes of no randomness"),
-					Platform:    testPlatform(),
-				}
-				e, err := Load(ram, k, p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				out, status := runQEMU(t, ram, e, p.CPUs, p.Platform.ECAM.Base)
-				t.Log(out)
-				if want := SleepValue<<1 | 1; status != want {
-					t.Errorf("status %d, want %d: the power was not turned off", status, want)
-				}
-				for _, want := range []string{greeting} {
-					if !strings.Contains(out, want) {
-						t.Errorf("no %q on the console", want)
-					}
-				}
-			})
+		k, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
 		}
+		name := filepath.Base(path)
+		t.Run(name, func(t *testing.T) { bootLinux(t, k, 256) })
+		if k.align == 0 {
+			continue
+		}
+		// Where it was not linked for.
+		t.Run(name+"/low", func(t *testing.T) { bootLinux(t, k.shifted(k.lowest()-k.base), 256) })
+		t.Run(name+"/high", func(t *testing.T) { bootLinux(t, k.shifted(64<<20), 256) })
+	}
+}
+
+func bootLinux(t *testing.T, k *Kernel, mib uint64) {
+	ram, err := memory.New(mib << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ram.Close()
+	p := Params{
+		// A busy host cannot calibrate the TSC, and there is no other clock.
+		CommandLine: "console=ttyS0 panic=-1 tsc_early_khz=2000000",
+		Initrd:      section(cpioOf("init", powerOffInit())),
+		CPUs:        2,
+		Seed:        []byte("thirty-two bytes: no randomness."),
+		Platform:    testPlatform(),
+	}
+	e, err := Load(ram, k, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, status := runQEMU(t, ram, e, p.CPUs, p.Platform.ECAM.Base)
+	if want := SleepValue<<1 | 1; status != want {
+		t.Errorf("status %d, want %d: the power was not turned off", status, want)
+	}
+	for _, want := range []string{
+		"Command line: " + p.CommandLine,
+		"crng init done", // by our seed: before there could be another source
+		"2 CPUs",         // in the words of 6.1 and 6.12
+		"[mem 0xe0000000-0xefffffff] reserved",
+		"root bus resource [mem 0x4000000000-0x7fffffffff window]",
+		"ttyS0 at I/O 0x3f8",
+		"registered as rtc0",
+		greeting,
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q on the console", want)
+		}
+	}
+	for _, bad := range []string{"BUG", "WARNING", "ACPI Error", "ACPI Warning", "FW_BUG", "Firmware Bug"} {
+		if strings.Contains(out, bad) {
+			t.Errorf("%q on the console", bad)
+		}
+	}
+	if t.Failed() {
+		t.Log(out)
 	}
 }

@@ -141,8 +141,8 @@ func (k *Kernel) checkCommandLine(s string) error {
 }
 
 // place finds room for kernel and initrd: the kernel at its own address if that
-// leaves room, else as low as it can be moved; the initrd as high as it may be,
-// out of the kernel's way.
+// leaves room, else as low or as high as it can be moved; the initrd as high as
+// it may be, out of the kernel's way.
 //
 // The kernel takes what its segments say. A bzImage's init_size is larger by
 // the room in which its own decompressor would work.
@@ -150,7 +150,7 @@ func (k *Kernel) place(ram *memory.RAM, initrd *io.SectionReader) (layout, error
 	top := uint64(len(ram.Slots()[0].Bytes))
 	size := k.end - k.base
 	var bases []uint64
-	for _, b := range []uint64{k.base, k.lowest()} {
+	for _, b := range []uint64{k.base, k.lowest(), k.highest(top)} {
 		if b+size <= top {
 			bases = append(bases, b)
 		}
@@ -167,7 +167,7 @@ func (k *Kernel) place(ram *memory.RAM, initrd *io.SectionReader) (layout, error
 	for _, base := range bases {
 		// Above the kernel, or else below it.
 		for _, gap := range [][2]uint64{{base + size, limit}, {lowEnd, min(base, limit)}} {
-			if at, ok := highest(gap[0], gap[1], l.initrdSize); ok {
+			if at, ok := lastFit(gap[0], gap[1], l.initrdSize); ok {
 				l.kernel, l.initrd = base, at
 				return l, nil
 			}
@@ -192,8 +192,17 @@ func (k *Kernel) lowest() uint64 {
 	return lowEnd + (k.base-lowEnd)%k.align
 }
 
-// highest gives the highest page in [lo, hi) where n bytes fit.
-func highest(lo, hi, n uint64) (uint64, bool) {
+// highest is the highest address for the kernel in memory that ends at top.
+func (k *Kernel) highest(top uint64) uint64 {
+	low, size := k.lowest(), k.end-k.base
+	if k.align == 0 || low+size > top {
+		return low
+	}
+	return low + (top-size-low)/k.align*k.align
+}
+
+// lastFit gives the highest page in [lo, hi) where n bytes fit.
+func lastFit(lo, hi, n uint64) (uint64, bool) {
 	if hi < lo || n > hi-lo {
 		return 0, false
 	}

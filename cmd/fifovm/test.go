@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fifovm/harness"
+	"fifovm/vmm/vmm"
+)
+
+func testCommand() *cobra.Command {
+	var g guest
+	var verbose bool
+	var bootTime, testTime time.Duration
+	c := &cobra.Command{
+		Use:   "test --kernel FILE --initrd FILE [flags] [TEST...]",
+		Short: "Run tests in a guest and judge them",
+		Long: `Boots a guest whose image has the test agent (guest/agent) and programs in /tests, runs those that
+are named, or all, and judges each by its own result, by the kernel's log, and by the time it takes.
+The last line is "N passed, N failed", with ", N skipped" behind where some were.
+
+` + statusHelp,
+		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio
+  fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio -c 4 boot`,
+		RunE: func(c *cobra.Command, names []string) error {
+			if err := g.chooseEngine(os.Stdout); err != nil {
+				return err
+			}
+			words := fmt.Sprintf("%s fifovm.cpus=%d", harness.KernelWords, g.cpus)
+			o := harness.Options{
+				Machine:    func(serial [2]io.Writer) (*vmm.Machine, error) { return g.machine(words, serial) },
+				Tests:      names,
+				BootTime:   bootTime,
+				TestTime:   testTime,
+				AnswerTime: testTime,
+				Report:     os.Stdout,
+			}
+			if verbose {
+				o.Console = os.Stdout
+			}
+			results, err := harness.Run(c.Context(), o)
+			if err != nil {
+				return errors.Join(stopped(c.Context()), err)
+			}
+			if n := harness.Failed(results); n > 0 {
+				return &statusError{statusFailed, fmt.Errorf("%d of %d tests failed", n, len(results))}
+			}
+			return nil
+		},
+	}
+	g.flags(c.Flags())
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the guest's console")
+	c.Flags().DurationVar(&bootTime, "boot-timeout", 2*time.Minute, "bound on a boot")
+	c.Flags().DurationVar(&testTime, "timeout", time.Minute, "bound on a test")
+	return c
+}

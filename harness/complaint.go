@@ -1,0 +1,37 @@
+package harness
+
+import "regexp"
+
+// complaints are the kernel's own words for "something is wrong with me". A
+// test during which one of them is logged has failed, whatever it says itself.
+var complaints = regexp.MustCompile(`(?:` +
+	`\bBUG: ` + // oopses, KASAN, sleeping in atomic context, soft lockups
+	`|\bWARNING: ` + // WARN, lockdep, refcounts
+	`|\bOops\b` +
+	`|\bkernel BUG at ` +
+	`|\bgeneral protection fault\b` +
+	`|\bUBSAN: ` +
+	`|\bKCSAN: ` +
+	`|\bDMA-API: .*(?:device driver|DMA-API error)` +
+	`|\bINFO: task .* blocked for more than` +
+	`|\bINFO: rcu\w* .*(?:stall|detected)` +
+	`|\bunchecked MSR access error\b` +
+	`|\bscheduling while atomic\b` +
+	`|\birq \d+: nobody cared\b` +
+	`|\bkmemleak: \d+ new suspected memory leaks` +
+	`|\bODEBUG: ` +
+	`)`)
+
+// Complaint is the first line in which the kernel complained, empty if none.
+func (c *Console) Complaint() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.complaint
+}
+
+// judge looks at a whole line. The caller holds the lock.
+func (c *Console) judge(line []byte) {
+	if c.complaint == "" && complaints.Match(line) {
+		c.complaint = string(line)
+	}
+}
