@@ -17,18 +17,25 @@ type Console struct {
 
 	mu        sync.Mutex
 	line      []byte   // the line that is not yet ended
+	returned  bool     // a carriage return is the last that came
 	tail      []string // the last lines that are
 	panic     string
+	ended     bool   // the last line of a panic was seen
 	complaint string // the first line in which the kernel complained
 }
 
 const (
-	maxLine   = 4096 // longer ones are cut, so that no guest fills the host's memory
+	// maxLine bounds what is kept of a line, so that no guest fills the host's
+	// memory. Of longer ones the end is kept: kernel messages come after what a
+	// program left without a newline, and are far shorter (panic's has 1024
+	// bytes at most).
+	maxLine   = 4096
 	tailLines = 40
 )
 
 // What kernel/panic.c prints, since 2.6 at the start of a panic and since 3.11
-// at its end, if it does not reboot.
+// at its end, if it does not reboot. Both may stand behind a time stamp, and
+// behind what a program had printed.
 var (
 	panicStart = []byte("Kernel panic - not syncing: ")
 	panicEnd   = []byte("---[ end Kernel panic")
@@ -39,12 +46,7 @@ func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	ended := false
 	for _, b := range p {
-		switch {
-		case b == '\n':
-			ended = c.endLine() || ended
-		case b != '\r' && len(c.line) < maxLine:
-			c.line = append(c.line, b)
-		}
+		ended = c.take(b) || ended
 	}
 	c.mu.Unlock()
 	if ended && c.OnPanic != nil {
@@ -56,20 +58,56 @@ func (c *Console) Write(p []byte) (int, error) {
 	return c.Output.Write(p)
 }
 
-// endLine looks at a whole line and tells whether it ends a panic.
-func (c *Console) endLine() (panicEnded bool) {
-	c.judge(c.line)
-	if i := bytes.Index(c.line, panicEnd); i >= 0 {
-		panicEnded = c.panic != ""
-	} else if i := bytes.Index(c.line, panicStart); i >= 0 && c.panic == "" {
-		c.panic = string(c.line[i+len(panicStart):])
+// take takes a byte and tells whether it ends the last line of a panic.
+func (c *Console) take(b byte) (panicEnded bool) {
+	switch {
+	case b == '\n':
+		panicEnded = c.look(maxLine)
+		c.keep()
+		c.returned = false
+		return panicEnded
+	case b == '\r':
+		// Whether it begins a CR LF, or the line anew, is decided by what follows.
+		c.returned = true
+		return false
+	case c.returned:
+		// A line that is printed over, as progress bars and shells do.
+		panicEnded = c.look(maxLine)
+		c.line, c.returned = c.line[:0], false
+	case len(c.line) == maxLine:
+		const half = maxLine / 2
+		panicEnded = c.look(half)
+		c.line = append(c.line[:0], c.line[half:]...)
 	}
+	c.line = append(c.line, b)
+	return panicEnded
+}
+
+// look searches the line for what the kernel says of itself, panics as far as
+// they begin before limit, and tells whether it ends a panic.
+func (c *Console) look(limit int) (panicEnded bool) {
+	c.judge(c.line)
+	if i := bytes.Index(c.line, panicEnd); i >= 0 && i < limit {
+		// With an early console beside the real one, it comes twice.
+		first := c.panic != "" && !c.ended
+		c.ended = c.ended || first
+		return first
+	}
+	if i := bytes.Index(c.line, panicStart); i >= 0 && i < limit && c.panic == "" {
+		if c.panic = string(c.line[i+len(panicStart):]); c.panic == "" {
+			c.panic = "no reason given"
+		}
+	}
+	return false
+}
+
+// keep puts the line, which has ended, into the tail.
+func (c *Console) keep() {
 	if len(c.tail) == tailLines {
 		c.tail = append(c.tail[:0], c.tail[1:]...)
 	}
 	c.tail = append(c.tail, string(c.line))
 	c.line = c.line[:0]
-	return panicEnded
 }
 
 // Panic is the reason of the kernel's panic, empty if there was none.

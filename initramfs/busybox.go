@@ -81,8 +81,9 @@ func busybox(ctx context.Context, o Options, commands []string) (string, error) 
 		return "", err
 	}
 
+	// The number stands for what this package itself does to the source.
 	h := sha256.New()
-	fmt.Fprintf(h, "1 %q %q %q %q", goEnv.GOVERSION, uroot.Version, packages, slices.Concat(buildFlags, buildTags))
+	fmt.Fprintf(h, "2 %q %q %q %q", goEnv.GOVERSION, uroot.Version, packages, slices.Concat(buildFlags, buildTags))
 	program := filepath.Join(cache, "bb-"+hex.EncodeToString(h.Sum(nil)[:8]))
 	if _, err := os.Stat(program); err == nil {
 		return program, nil
@@ -138,15 +139,34 @@ func compile(ctx context.Context, goEnv *goEnv, uroot string, packages []string,
 	if err != nil {
 		return fmt.Errorf("prepare u-root commands: %w", oneLine(err, log.String()))
 	}
+	main := filepath.Join(source, "src", "bb.u-root.com", "bb")
+	if err := addShell(main); err != nil {
+		return err
+	}
 	// Compiled here and not by BuildBusybox, which rebuilds the standard
 	// library each time.
 	args := slices.Concat([]string{"build", "-o", output, "-tags=" + strings.Join(buildTags, ",")}, buildFlags, []string{"."})
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = filepath.Join(source, "src", "bb.u-root.com", "bb")
+	cmd.Dir = main
 	cmd.Env = append(os.Environ(), "GO111MODULE=off", "GOPATH="+source, "GOFLAGS=", "GOWORK=off",
 		"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile u-root commands: %w", oneLine(err, string(out)))
+	}
+	return nil
+}
+
+// addShell makes gosh known as sh, too. gobusybox finds a command by the name
+// that it is started by, and follows links only from a path, but system(3),
+// and gosh itself, start /bin/sh by the name sh.
+func addShell(main string) error {
+	for name, text := range map[string]string{
+		"pkg/bbmain/alias.go": "package bbmain\n\nfunc Alias(name, command string) { bbCmds[name] = bbCmds[command] }\n",
+		"alias.go":            "package main\n\nimport \"bb.u-root.com/bb/pkg/bbmain\"\n\nfunc init() { bbmain.Alias(\"sh\", \"gosh\") }\n",
+	} {
+		if err := os.WriteFile(filepath.Join(main, name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("prepare u-root commands: %w", err)
+		}
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"fifovm/vmm/boot"
+	"fifovm/vmm/kvm"
 	"fifovm/vmm/memory"
 	"fifovm/vmm/vmm"
 )
@@ -21,23 +22,33 @@ import (
 // guest is what the flags say of the machine and of what it boots.
 type guest struct {
 	kernel, initrd, append string
-	memory                 string
+	memory                 memorySize
 	cpus                   int
 	engine, kvmDevice      string
+
+	image *boot.Kernel // from kernel
 }
 
 func (g *guest) flags(f *pflag.FlagSet) {
+	g.memory, g.cpus = 512<<20, 1
 	f.StringVarP(&g.kernel, "kernel", "k", "", "kernel to boot: vmlinux (ELF) or bzImage")
 	f.StringVarP(&g.initrd, "initrd", "i", "", "initial RAM disk")
 	f.StringVarP(&g.append, "append", "a", "", "more words for the kernel's command line")
-	f.StringVarP(&g.memory, "memory", "m", "512M", "RAM, with M or G behind the number")
-	f.IntVarP(&g.cpus, "cpus", "c", 1, fmt.Sprintf("CPUs, 1 to %d", vmm.MaxCPUs))
+	f.VarP(&g.memory, "memory", "m", "RAM, with M or G behind the number")
+	f.VarP((*cpuCount)(&g.cpus), "cpus", "c", fmt.Sprintf("CPUs, 1 to %d", vmm.MaxCPUs))
 	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "what runs the CPUs: kvm, or auto to let this host's abilities decide")
-	f.StringVar(&g.kvmDevice, "kvm-device", "", "KVM's device file (default /dev/kvm)")
+	kvmDeviceFlag(f, &g.kvmDevice)
 }
 
-// parseMemory reads a size such as 512M or 2G, in bytes.
-func parseMemory(s string) (uint64, error) {
+func kvmDeviceFlag(f *pflag.FlagSet, path *string) {
+	f.StringVar(path, "kvm-device", "", "KVM's device file (default "+kvm.DefaultDevice+")")
+}
+
+// memorySize is a flag's value such as 512M or 2G, in bytes.
+type memorySize uint64
+
+// Set reads a value from the command line.
+func (m *memorySize) Set(s string) error {
 	unit := uint64(0)
 	switch number := strings.ToUpper(s); {
 	case strings.HasSuffix(number, "M"):
@@ -48,50 +59,87 @@ func parseMemory(s string) (uint64, error) {
 	if unit != 0 {
 		n, err := strconv.ParseUint(s[:len(s)-1], 10, 32)
 		if err == nil && n > 0 && n*unit <= memory.MaxSize {
-			return n * unit, nil
+			*m = memorySize(n * unit)
+			return nil
 		}
 	}
-	return 0, fmt.Errorf("--memory %q: want a number with M or G, up to %dG, such as 512M", s, memory.MaxSize>>30)
+	return fmt.Errorf("want a number with M or G, up to %dG, such as 512M", memory.MaxSize>>30)
+}
+
+func (m *memorySize) String() string { return fmt.Sprintf("%dM", *m>>20) }
+
+// Type is what help calls the value.
+func (m *memorySize) Type() string { return "size" }
+
+// cpuCount is a flag's value: a number of CPUs that a machine can have.
+type cpuCount int
+
+// Set reads a value from the command line.
+func (c *cpuCount) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > vmm.MaxCPUs {
+		return fmt.Errorf("want 1 to %d", vmm.MaxCPUs)
+	}
+	*c = cpuCount(n)
+	return nil
+}
+
+func (c *cpuCount) String() string { return strconv.Itoa(int(*c)) }
+
+// Type is what help calls the value.
+func (c *cpuCount) Type() string { return "number" }
+
+// open reads the kernel, if that was not done yet: it serves for every boot.
+func (g *guest) open() (err error) {
+	if g.image != nil {
+		return nil
+	}
+	if g.kernel == "" {
+		return errors.New("no kernel to boot: give --kernel FILE (`make kernel` builds build/kernel/6.12/vmlinux)")
+	}
+	g.image, err = boot.Open(g.kernel)
+	return err
+}
+
+// openInitrd gives the initial RAM disk and its file; nil for none.
+func (g *guest) openInitrd() (*io.SectionReader, *os.File, error) {
+	if g.initrd == "" {
+		return nil, nil, nil
+	}
+	f, err := os.Open(g.initrd)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--initrd: %w: give a cpio archive", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("is not a regular file: give a cpio archive")
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("--initrd %s: %w", g.initrd, err), f.Close())
+	}
+	return io.NewSectionReader(f, 0, info.Size()), f, nil
 }
 
 // machine makes the machine and loads it, with the console and the second
 // serial port going to the given writers. words come before --append's on the
 // kernel's command line.
 func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err error) {
-	size, err := parseMemory(g.memory)
-	if err != nil {
+	if err := g.open(); err != nil {
 		return nil, err
 	}
-	if g.cpus < 1 || g.cpus > vmm.MaxCPUs {
-		return nil, fmt.Errorf("--cpus %d: want 1 to %d", g.cpus, vmm.MaxCPUs)
-	}
-	if g.kernel == "" {
-		return nil, errors.New("no kernel to boot: give --kernel FILE (`make kernel` builds build/kernel/6.12/vmlinux)")
-	}
-	kernel, err := boot.Open(g.kernel)
-	if err != nil {
-		return nil, err
-	}
-	b := vmm.Boot{Kernel: kernel, CommandLine: strings.TrimSpace(words + " " + g.append), Seed: make([]byte, 32)}
+	b := vmm.Boot{Kernel: g.image, CommandLine: strings.TrimSpace(words + " " + g.append), Seed: make([]byte, 32)}
 	if _, err := rand.Read(b.Seed); err != nil {
 		return nil, err
 	}
-	if g.initrd != "" {
-		f, err := os.Open(g.initrd)
-		if err != nil {
-			return nil, fmt.Errorf("--initrd: %w", err)
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return nil, fmt.Errorf("--initrd: %w", err)
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("--initrd %s: not a regular file: give a cpio archive", g.initrd)
-		}
-		b.Initrd = io.NewSectionReader(f, 0, info.Size())
+	initrd, file, err := g.openInitrd()
+	if err != nil {
+		return nil, err
 	}
-	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: size,
+	if file != nil {
+		defer file.Close() // read only: closing can't lose anything
+	}
+	b.Initrd = initrd
+	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
 		Serial: serial, WallClock: time.Now().UnixNano()})
 	if err != nil {
 		return nil, err
@@ -104,11 +152,19 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 
 // chooseEngine settles --engine and says in one line which it is and why.
 func (g *guest) chooseEngine(w io.Writer) error {
-	name, reason, err := vmm.ChooseEngine(g.engine, g.kvmDevice)
+	asked := g.engine
+	name, reason, err := vmm.ChooseEngine(asked, g.kvmDevice)
 	if err != nil {
 		return err
 	}
 	g.engine = name
+	if asked == vmm.EngineKVM {
+		// A host on which KVM does badly is the user's choice, but not one to make
+		// unknowingly. Where the probe fails, making the machine says why.
+		if ns, err := kvm.Speed(g.kvmDevice, 0); err == nil && ns >= kvm.NativeBelow {
+			reason += fmt.Sprintf(", but this host's KVM emulates kernel code (%.0f ns an instruction): Linux will be slow and soon fail here, see `fifovm doctor`", ns)
+		}
+	}
 	fmt.Fprintf(w, "fifovm: engine %s: %s\n", name, reason)
 	return nil
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,13 +29,14 @@ func runCommand() *cobra.Command {
 		Short: "Boot a guest with its console here",
 		Long: `Boots a Linux kernel, with the guest's serial console (ttyS0) on this terminal or, where there is
 none, on standard input and output. On a terminal, Ctrl-A x leaves the guest and Ctrl-A h helps.
+The end of the input does not end the guest.
 
 The kernel's command line is "` + runWords + `", then the words of --append.
 
 ` + statusHelp,
 		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/initramfs.cpio
   fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot) },
 	}
 	g.flags(c.Flags())
@@ -41,62 +45,81 @@ The kernel's command line is "` + runWords + `", then the words of --append.
 }
 
 func runGuest(ctx context.Context, g *guest, noReboot bool) (err error) {
+	// What was given is looked at before the host is: it is the faster, and the
+	// terminal is touched only when there is a guest to show.
+	if err := g.open(); err != nil {
+		return err
+	}
 	if err := g.chooseEngine(os.Stderr); err != nil {
 		return err
 	}
+	// A reader of the output who goes away is an error like others, not the end
+	// of the process in the midst of its work.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	term, err := openTerminal(os.Stdin, os.Stdout, leave)
-	if err != nil {
-		return err
-	}
+	term := newTerminal(ctx, os.Stdin, os.Stdout, leave)
 	defer func() { err = errors.Join(err, term.Close()) }()
 	for {
 		reboot, err := runOnce(ctx, g, term, leave)
 		if err != nil || !reboot || noReboot {
 			return err
 		}
+		term.Note("the guest reboots")
 	}
 }
 
 // runOnce boots the guest and runs it to its end.
 func runOnce(ctx context.Context, g *guest, term *terminal, leave func()) (reboot bool, err error) {
 	console := &harness.Console{Output: term, OnPanic: leave}
-	m, err := g.machine(runWords, serialTo(console))
+	m, err := g.machine(runWords, [2]io.Writer{console})
 	if err != nil {
 		return false, err
+	}
+	if err := term.Start(); err != nil {
+		return false, errors.Join(err, m.Close())
 	}
 	term.Attach(m.Serial(0))
 	stop, err := m.Run(ctx)
 	term.Attach(nil)
-	err = errors.Join(explain(err), m.Close())
+	closeErr := m.Close() // the console has everything from here on
+	panicked := console.Panic()
+	if stop == vmm.PowerOff {
+		panicked = "" // a kernel that can do that has not panicked: something printed the words
+	}
 	switch {
-	case err != nil:
-		return false, err
-	case console.Panic() != "":
-		return false, &statusError{statusPanic, fmt.Errorf("guest panic: %s", console.Panic())}
-	case stop == vmm.Paused:
+	case stopped(ctx) != nil:
 		return false, stopped(ctx)
+	case panicked != "":
+		return false, &statusError{statusPanic, fmt.Errorf("the guest's kernel panicked: %s", panicked)}
+	case err != nil:
+		return false, explain(err)
+	case closeErr != nil:
+		return false, &statusError{statusFailed, closeErr}
 	}
 	return stop == vmm.Reset, nil
 }
 
-// explain gives a run's error its exit status, and the registers to those who
-// can use them.
+// explain gives a run's error its exit status, and what there is to say of it.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	status, help := statusFailed, ""
 	switch {
 	case errors.Is(err, x86.ErrTripleFault):
-		status = statusTripleFault
+		err = fmt.Errorf("%w: the guest's kernel could not handle an exception, nor the exception in handling that", err)
+		return &statusError{statusTripleFault, withRegisters(err)}
 	case errors.Is(err, kvm.ErrNotEmulated):
-		status, help = statusUsage, ": it emulates the kernel's code since the host has neither VMX nor SVM; use a host that has, or the KVM lab (make lab), and see `fifovm doctor`"
+		return &statusError{statusUsage, fmt.Errorf("%w: it emulates the kernel's code since the host has neither VMX nor SVM; use a host that has, or the KVM lab (make lab), and see `fifovm doctor`", err)}
 	}
+	return &statusError{statusFailed, withRegisters(err)}
+}
+
+// withRegisters adds those of the CPU that err is about, if any.
+func withRegisters(err error) error {
 	var stuck *x86.Stuck
-	if errors.As(err, &stuck) && stuck.Registers != nil && status != statusUsage {
-		help += "\n" + stuck.Registers.String()
+	if !errors.As(err, &stuck) || stuck.Registers == nil {
+		return err
 	}
-	return &statusError{status, fmt.Errorf("%w%s", err, help)}
+	return &detailedError{err, stuck.Registers.String()}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"fifovm/vmm/memory"
 )
 
 // Platform is what the firmware tables tell the guest about the machine. Zero
@@ -22,8 +24,11 @@ type Platform struct {
 
 	UARTs []Port // 16550s, COM1 first
 	RTC   Port   // the CMOS clock: index and data port
+	// RTCCentury is the clock's register of the century; 0: it has none.
+	RTCCentury uint8
 
-	SleepControl uint16 // port: SleepValue powers the machine off
+	SleepControl uint16 // port: SLP_EN with SleepType powers the machine off
+	SleepType    uint8  // \_S5's SLP_TYP (ACPI 6.5, section 4.8.3.7)
 	SleepStatus  uint16 // port: bit 7 is the wake status; always 0 will do
 	Reset        uint16 // port: ResetValue resets the machine
 	ResetValue   uint8
@@ -37,13 +42,6 @@ type Port struct {
 	Port uint16
 	GSI  uint32
 }
-
-// SleepValue is what the guest writes to the sleep control port to power off:
-// SLP_EN, and the sleep type that the DSDT's \_S5 gives. ACPI 6.5, section
-// 4.8.3.7, "Sleep Control and Status Registers".
-const SleepValue = 1<<5 | sleepTypeS5<<2
-
-const sleepTypeS5 = 5
 
 // Who the tables are from.
 const (
@@ -63,23 +61,29 @@ const (
 // maxCPUs leaves room for the tables that list them.
 const maxCPUs = 4096
 
-// checkPlatform refuses what the tables cannot say.
-func checkPlatform(p *Platform, cpus int) error {
+// checkPlatform refuses what the tables cannot say, and what lies in RAM.
+func checkPlatform(p *Platform, cpus int, ram *memory.RAM) error {
+	slots := ram.Slots()
+	last := slots[len(slots)-1]
+	end := max(last.Base+uint64(len(last.Bytes)), memory.HoleEnd)
+	inHole := func(w Window) bool {
+		return w.Size == 0 || w.Base >= memory.HoleStart && w.Base < memory.HoleEnd && w.Size <= memory.HoleEnd-w.Base
+	}
 	switch {
 	case cpus < 1 || cpus > maxCPUs:
 		return fmt.Errorf("%d CPUs: want 1 to %d", cpus, maxCPUs)
-	case p.LocalAPIC == 0 || p.LocalAPIC >= 1<<32 || p.IOAPIC == 0 || p.IOAPIC >= 1<<32:
-		return fmt.Errorf("APICs at %#x and %#x: want addresses below 4 GiB", p.LocalAPIC, p.IOAPIC)
-	case p.ECAM.Base >= 1<<32 || p.ECAM.Size > 1<<32-p.ECAM.Base || p.ECAM.Size%ecamBus != 0 || p.ECAM.Size > 256*ecamBus:
-		return fmt.Errorf("ECAM at %#x+%#x: want 1 to 256 MiB below 4 GiB", p.ECAM.Base, p.ECAM.Size)
-	case p.MMIO32.Base >= 1<<32 || p.MMIO32.Size > 1<<32-p.MMIO32.Base:
-		return fmt.Errorf("32-bit PCI window at %#x+%#x: want it below 4 GiB", p.MMIO32.Base, p.MMIO32.Size)
-	case p.MMIO64.Base+p.MMIO64.Size < p.MMIO64.Base:
-		return fmt.Errorf("64-bit PCI window at %#x+%#x: wraps around", p.MMIO64.Base, p.MMIO64.Size)
+	case !inHole(Window{p.LocalAPIC, memory.PageSize}) || !inHole(Window{p.IOAPIC, memory.PageSize}):
+		return fmt.Errorf("APICs at %#x and %#x: want them between %#x and %#x", p.LocalAPIC, p.IOAPIC, memory.HoleStart, uint64(memory.HoleEnd))
+	case !inHole(p.ECAM) || p.ECAM.Size%ecamBus != 0 || p.ECAM.Size > 256*ecamBus:
+		return fmt.Errorf("ECAM at %#x+%#x: want 1 to 256 MiB between %#x and %#x", p.ECAM.Base, p.ECAM.Size, memory.HoleStart, uint64(memory.HoleEnd))
+	case !inHole(p.MMIO32):
+		return fmt.Errorf("32-bit PCI window at %#x+%#x: want it between %#x and %#x", p.MMIO32.Base, p.MMIO32.Size, memory.HoleStart, uint64(memory.HoleEnd))
+	case p.MMIO64.Size != 0 && (p.MMIO64.Base < end || p.MMIO64.Base+p.MMIO64.Size < p.MMIO64.Base):
+		return fmt.Errorf("64-bit PCI window at %#x+%#x: want it from %#x on", p.MMIO64.Base, p.MMIO64.Size, end)
 	case (p.SleepControl == 0) != (p.SleepStatus == 0):
 		return errors.New("one of the sleep control and status ports without the other")
 	case len(p.UARTs) > 9:
-		return errors.New("more than 9 UARTs")
+		return fmt.Errorf("%d UARTs: want at most 9", len(p.UARTs))
 	}
 	return nil
 }
@@ -171,6 +175,7 @@ func fadt(p *Platform, dsdt uint64) []byte {
 
 		// Offsets from the start of the table.
 		atDSDT         = 40
+		atCentury      = 108
 		atBootArch     = 109
 		atFlags        = 112
 		atReset        = 116
@@ -199,6 +204,8 @@ func fadt(p *Platform, dsdt uint64) []byte {
 	arch := uint16(noVGA)
 	if p.RTC.Port == 0 {
 		arch |= noRTC
+	} else {
+		b[atCentury] = p.RTCCentury
 	}
 	flags := uint32(wbinvd | procC1 | noPowerButton | noSleepButton | noFixedRTCWake | headless | hwReduced)
 	if p.Reset != 0 {
@@ -288,7 +295,7 @@ func dsdt(p *Platform) []byte {
 	}
 	body := scope(`\_SB`, devices...)
 	if p.SleepControl != 0 {
-		body = join(name(`\_S5`, pkg(integer(sleepTypeS5), integer(0), integer(0), integer(0))), body)
+		body = join(name(`\_S5`, pkg(integer(uint64(p.SleepType)), integer(0), integer(0), integer(0))), body)
 	}
 	return table("DSDT", 2, body)
 }

@@ -29,7 +29,6 @@ const (
 	opByte         = 0x0a
 	opWord         = 0x0b
 	opDWord        = 0x0c
-	opString       = 0x0d
 	opQWord        = 0x0e
 	opScope        = 0x10
 	opBuffer       = 0x11
@@ -113,9 +112,6 @@ func integer(v uint64) term {
 	}
 	return le.AppendUint64(term{opQWord}, v)
 }
-
-// text encodes a string of ASCII.
-func text(s string) term { return append(append(term{opString}, s...), 0) }
 
 // eisaID encodes a device's identification of the form "PNP0A08" as the
 // compressed integer that EISAID() stands for: section 19.3.4, "EISA ID".

@@ -18,7 +18,6 @@ func TestAML(t *testing.T) {
 		{`0x1234`, integer(0x1234), "0b3412"},
 		{`0x12345678`, integer(0x12345678), "0c78563412"},
 		{`0x123456789A`, integer(0x123456789a), "0e9a78563412000000"},
-		{`"A"`, text("A"), "0d4100"},
 		{`EisaId ("PNP0A08")`, eisaID("PNP0A08"), "0c41d00a08"},
 		{`Name (_S5, Package () {5, 0})`, name("_S5", pkg(integer(5), integer(0))), "085f53355f1205020a0500"},
 		{`Scope (\_SB) {}`, scope(`\_SB`), "10065c5f53425f"},

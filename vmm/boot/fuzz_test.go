@@ -1,6 +1,11 @@
 package boot
 
 import (
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"fifovm/vmm/memory"
@@ -8,6 +13,9 @@ import (
 
 // The seeds in testdata/fuzz are what the functions of image_test.go make:
 // TestFuzzSeeds in this file writes them again with -update.
+
+// Fuzz with -fuzzminimizetime=10x: else Go spends its time on making each new
+// input smaller, a minute at a time.
 
 // fuzzLimit keeps an input from being slow only because it is large.
 const fuzzLimit = 64 << 10
@@ -71,4 +79,41 @@ func FuzzLoad(f *testing.F) {
 		}
 		checkLoaded(t, ram, k, &p, e)
 	})
+}
+
+var update = flag.Bool("update", false, "write the seeds in testdata/fuzz")
+
+// TestFuzzSeeds writes the seeds when asked to. Without them in place the fuzz
+// tests would pass for want of anything to read.
+func TestFuzzSeeds(t *testing.T) {
+	parse := map[string]string{}
+	load := map[string]string{}
+	add := func(name string, image []byte) {
+		parse[name] = fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", image)
+		load[name] = parse[name] + "uint32(16383)\nuint32(5000)\nuint16(2)\nstring(\"console=ttyS0\")\n[]byte(\"seed\")\n" +
+			"uint64(3758096384)\nuint64(3221225472)\nuint64(274877906944)\n"
+	}
+	add("elf", testELF())
+	for name := range compressors {
+		add(name, testBzImage(name))
+	}
+	for _, name := range []string{"payload.xz", "payload.bz2"} {
+		payload, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(name, bzImageOf(binary.LittleEndian.AppendUint32(payload, uint32(len(testELF()))), nil))
+	}
+	for target, seeds := range map[string]map[string]string{"FuzzParse": parse, "FuzzLoad": load} {
+		dir := filepath.Join("testdata", "fuzz", target)
+		for name, seed := range seeds {
+			path := filepath.Join(dir, name)
+			if *update {
+				must(os.MkdirAll(dir, 0o755))
+				must(os.WriteFile(path, []byte(seed), 0o644))
+			} else if _, err := os.Stat(path); err != nil {
+				t.Errorf("a seed is missing: %v; write them with: go test -run TestFuzzSeeds -update", err)
+			}
+		}
+	}
 }

@@ -136,7 +136,7 @@ func testPlatform() Platform {
 		MMIO64:       Window{1 << 38, 1 << 38},
 		UARTs:        []Port{{0x3f8, 4}, {0x2f8, 3}},
 		RTC:          Port{0x70, 8},
-		SleepControl: 0x600, SleepStatus: 0x601,
+		SleepControl: 0x600, SleepStatus: 0x601, SleepType: 5,
 		Reset: 0xcf9, ResetValue: 6,
 	}
 	for slot := range p.INTx {

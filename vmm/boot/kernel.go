@@ -53,8 +53,8 @@ func Open(path string) (*Kernel, error) {
 	k, err := open(path)
 	if err != nil {
 		var pe *os.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err // the path is in our own prefix
+		if errors.As(err, &pe) { // the path is in our own prefix
+			err = fmt.Errorf("cannot be read (%w): give a vmlinux or bzImage", pe.Err)
 		}
 		return nil, fmt.Errorf("boot: %s: %w", path, err)
 	}
@@ -63,18 +63,18 @@ func Open(path string) (*Kernel, error) {
 }
 
 func open(path string) (*Kernel, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for its writer
+		return nil, errors.New("is not a regular file: give a vmlinux or bzImage")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // read only: closing cannot lose anything
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file: give a vmlinux or a bzImage")
-	}
 	return parse(&fileSource{f: f, n: uint64(info.Size())})
 }
 

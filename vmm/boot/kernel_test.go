@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,6 +204,10 @@ func TestParseDamagedPayload(t *testing.T) {
 			cut := append(bytes.Clone(whole[:len(whole)/2]), size...)
 			_, err := Parse(bzImageOf(cut, nil))
 			checkError(t, err, "boot: kernel: ", name+" payload is damaged (")
+			long := append(bytes.Clone(whole[:len(whole)-sizeField]), size...)
+			binary.LittleEndian.PutUint32(long[len(long)-sizeField:], uint32(len(testELF())-1))
+			_, err = Parse(bzImageOf(long, nil))
+			checkError(t, err, "boot: kernel: ", name+" payload is damaged (")
 			// Not every flip is found, but none may do harm.
 			for i := range whole {
 				bad := bytes.Clone(whole)
@@ -251,13 +257,16 @@ func TestOpen(t *testing.T) {
 	}
 	missing := filepath.Join(dir, "missing")
 	for path, want := range map[string]string{
-		missing:                      missing + ": no such file or directory",
-		dir:                          dir + ": is not a regular file: give a vmlinux or a bzImage",
+		missing:                      missing + ": cannot be read (",
+		dir:                          dir + ": is not a regular file: give a vmlinux or bzImage",
 		file("empty", nil):           "empty: is empty: build or copy",
 		file("cut", testELF()[:500]): "cut: is cut off: a segment",
 	} {
 		_, err := Open(path)
 		checkError(t, err, "boot: ", want)
+	}
+	if _, err := Open(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v: want fs.ErrNotExist inside", err)
 	}
 }
 

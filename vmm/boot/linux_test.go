@@ -194,7 +194,8 @@ func bootLinux(t *testing.T, k *Kernel, mib uint64) {
 		t.Fatal(err)
 	}
 	out, status := runQEMU(t, ram, e, p.CPUs, p.Platform.ECAM.Base)
-	if want := SleepValue<<1 | 1; status != want {
+	sleep := 1<<5 | int(p.Platform.SleepType)<<2 // SLP_EN and SLP_TYP
+	if want := sleep<<1 | 1; status != want {
 		t.Errorf("status %d, want %d: the power was not turned off", status, want)
 	}
 	for _, want := range []string{

@@ -77,7 +77,7 @@ func Load(ram *memory.RAM, k *Kernel, p Params) (Entry, error) {
 }
 
 func load(ram *memory.RAM, k *Kernel, p Params) (Entry, error) {
-	if err := checkPlatform(&p.Platform, p.CPUs); err != nil {
+	if err := checkPlatform(&p.Platform, p.CPUs, ram); err != nil {
 		return Entry{}, err
 	}
 	if err := k.checkCommandLine(p.CommandLine); err != nil {

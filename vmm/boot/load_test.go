@@ -84,7 +84,7 @@ func checkLoaded(t *testing.T, ram *memory.RAM, k *Kernel, p *Params, e Entry) {
 	}
 	initrd, size := uint64(le.Uint32(bp[hdrRamdiskImage:])), uint64(le.Uint32(bp[hdrRamdiskSize:]))
 	switch {
-	case p.Initrd == nil:
+	case p.Initrd == nil || p.Initrd.Size() == 0:
 		if initrd != 0 || size != 0 {
 			t.Errorf("initrd at %#x+%#x where there is none", initrd, size)
 		}
@@ -340,6 +340,11 @@ func TestLoadErrors(t *testing.T) {
 		{"seed too long", 64 << 20, movable, func(p *Params) { p.Seed = make([]byte, 1025) }, "seed of 1025 bytes: want at most 1024"},
 		{"no APICs", 64 << 20, movable, func(p *Params) { p.Platform = Platform{} }, "APICs at 0x0 and 0x0: want"},
 		{"odd ECAM", 64 << 20, movable, func(p *Params) { p.Platform.ECAM.Size++ }, "ECAM at"},
+		{"ECAM in RAM", 64 << 20, movable, func(p *Params) { p.Platform.ECAM.Base = 16 << 20 }, "ECAM at 0x1000000+0x10000000: want 1 to 256 MiB between 0xc0000000 and 0x100000000"},
+		{"32-bit window too long", 64 << 20, movable, func(p *Params) { p.Platform.MMIO32.Size = 1 << 32 }, "32-bit PCI window at"},
+		{"64-bit window too low", 64 << 20, movable, func(p *Params) { p.Platform.MMIO64.Base = 1 << 20 }, "64-bit PCI window at 0x100000+0x4000000000: want it from 0x100000000 on"},
+		{"64-bit window that wraps", 64 << 20, movable, func(p *Params) { p.Platform.MMIO64.Base = -p.Platform.MMIO64.Size + 1<<12; p.Platform.MMIO64.Size *= 2 }, "64-bit PCI window at"},
+		{"many UARTs", 64 << 20, movable, func(p *Params) { p.Platform.UARTs = make([]Port, 10) }, "10 UARTs: want at most 9"},
 		{"half a sleep register", 64 << 20, movable, func(p *Params) { p.Platform.SleepStatus = 0 }, "sleep control and status ports"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -90,7 +90,8 @@ func streamed(open func(io.Reader) (io.Reader, error)) func([]byte, int) ([]byte
 	}
 }
 
-// readExactly reads size bytes that were compressed to n. Memory is got for as
+// readExactly reads size bytes that were compressed to n, and the end of the
+// stream, where the formats have their checksum. Memory is got for as
 // much as such a stream usually holds and after that as data arrives, so that a
 // few bytes which claim to be a gigabyte cost nothing.
 func readExactly(r io.Reader, size, n int) ([]byte, error) {
@@ -102,10 +103,20 @@ func readExactly(r io.Reader, size, n int) ([]byte, error) {
 			return nil, fmt.Errorf("%d of %d bytes: %w", got, size, err)
 		}
 		if got == size {
-			return out, nil
+			return out, readEnd(r)
 		}
 		out = append(out, make([]byte, min(size-got, got))...)
 	}
+}
+
+func readEnd(r io.Reader) error {
+	switch n, err := io.ReadFull(r, make([]byte, 1)); {
+	case n != 0:
+		return errors.New("more bytes than announced")
+	case err != io.EOF:
+		return err
+	}
+	return nil
 }
 
 func inflateGzip(stream []byte, size int) ([]byte, error) {

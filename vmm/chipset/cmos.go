@@ -8,8 +8,9 @@ import (
 	"fifovm/vmm/clock"
 )
 
-// The registers and bits of the Motorola MC146818A data sheet, figures 13 and
-// 14. The PC adds more NVRAM behind the 64 bytes, and the century.
+// The registers and bits of the Motorola MC146818A data sheet, to which the
+// tables named below belong. The PC adds more NVRAM behind its 64 bytes, and the
+// century.
 const (
 	cmosSeconds      = 0x00
 	cmosSecondsAlarm = 0x01
@@ -32,8 +33,8 @@ const (
 
 	aRate        = 0x0f
 	aDivider     = 0x70
-	aDividerRun  = 0x20 // 32,768 Hz crystal; the two below are for other ones
-	aDividerHold = 0x60 // this bit pattern, whatever the third, holds the divider in reset
+	aDividerRun  = 0x20 // 32,768 Hz crystal; those below are for other ones (table 4)
+	aDividerHold = 0x60 // with any third bit: the divider is in reset
 	aUpdating    = 1 << 7
 
 	b24Hours  = 1 << 1
@@ -59,11 +60,11 @@ const (
 const (
 	second = int64(time.Second)
 	day    = 24 * 60 * 60 // in seconds
-	// cmosUpdateWarning is how long before an update UIP is set, in ns (table 4,
+	// cmosUpdateWarning is how long before an update UIP is set, in ns (table 6,
 	// t_BUC). The update itself takes no time here.
 	cmosUpdateWarning = 244_000
 	// cmosFirstUpdate is when the first update comes after the divider is let
-	// go, in ns ("Divider control").
+	// go, in ns (register A, DV).
 	cmosFirstUpdate = second / 2
 	// cmosTimes bounds the times that a state may have, in seconds from 1970.
 	// The furthest that a guest can set is the year 25,776.
@@ -210,8 +211,8 @@ func (r *CMOS) writeByte(v uint8) {
 	case cmosA:
 		r.control(v&^aUpdating, b[cmosB])
 	case cmosB:
-		if v&bSet != 0 {
-			v &^= bUpdate // "SET", last sentence
+		if v&^b[cmosB]&bSet != 0 {
+			v &^= bUpdate // SET going high clears it
 		}
 		r.control(b[cmosA], v)
 	case cmosC, cmosD: // read only

@@ -46,13 +46,15 @@ const (
 	PCIWindow32     = 0xc000_0000
 	PCIWindow32Size = 0x2000_0000
 
-	// ECAM is the memory-mapped configuration space: 1 MiB for each of 256
-	// buses (PCI Express Base 6.0, 7.2.2).
+	// ECAM is the memory-mapped configuration space: 1 MiB for a bus (PCI
+	// Express Base 6.0, 7.2.2). There is one bus, and the window says so: Linux
+	// searches every bus that fits it, device by device, at each boot
+	// (arch/x86/pci/legacy.c, pcibios_fixup_peer_bridges).
 	ECAM     = 0xe000_0000
-	ECAMSize = 256 << 20
+	ECAMSize = 1 << 20
 
-	// IOAPIC and LocalAPIC are where every PC has them (Intel 82093AA, 3.1;
-	// Intel SDM volume 3, 11.4.1).
+	// IOAPIC and LocalAPIC are where they are after power on (Intel 82093AA data
+	// sheet; Intel SDM volume 3, on the APIC).
 	IOAPIC        = 0xfec0_0000
 	IOAPICSize    = 0x1000
 	IOAPICInputs  = 24

@@ -11,7 +11,7 @@ const (
 )
 
 // keyboardPulseReset is the keyboard controller's command that pulses the reset
-// line (IBM PC AT Technical Reference, 1-43). Linux's second way to reboot.
+// line (IBM PC AT Technical Reference). It is Linux's second way to reboot.
 const keyboardPulseReset = 0xfe
 
 // Stop is why a guest ends its machine.

@@ -6,8 +6,9 @@ import (
 	"fifovm/vmm/clock"
 )
 
-// The registers and bits of the National PC16550D data sheet, section 8, table
-// II; LCR.DLAB decides between the two at offsets 0 and 1.
+// The registers and bits of the National PC16550D data sheet, table II. LCR.DLAB
+// decides between the two at offsets 0 and 1. Sections and tables named below are
+// of that sheet.
 const (
 	uartRBR = 0 // read: receiver buffer
 	uartTHR = 0 // write: transmitter holding
@@ -75,7 +76,7 @@ const (
 	// uartBaud is the rate at divisor 1: 1.8432 MHz / 16.
 	uartBaud = 115200
 	// uartTimeoutChars is how long received characters may wait below the
-	// trigger level (section 8.4.1), in times of a character.
+	// trigger level (section 8.11), in times of a character.
 	uartTimeoutChars = 4
 )
 
@@ -308,10 +309,10 @@ func (u *UART) writeRegister(reg uint64, v uint8) {
 	case uartSCR:
 		s.SCR = v
 	}
-	// LSR and MSR are written only by the factory's test.
+	// LSR is written by the factory's test only, MSR and IIR by nobody.
 }
 
-// writeFCR follows section 8.4: turning the FIFOs on or off empties them, and
+// writeFCR follows section 8.5: turning the FIFOs on or off empties them, and
 // without the enable bit no other is programmed.
 func (u *UART) writeFCR(v uint8) {
 	s := &u.s
@@ -326,7 +327,7 @@ func (u *UART) writeFCR(v uint8) {
 }
 
 // receive takes a character off the cable. Without room it is an overrun: the
-// FIFO keeps what it has, the single register takes the newer one (section 8.6.1).
+// FIFO keeps what it has, the single register takes the newer one (section 8.4, bit 1).
 func (u *UART) receive(char, errors uint8) {
 	s := &u.s
 	switch {
@@ -425,7 +426,7 @@ func (s *UARTState) lineStatus() uint8 {
 }
 
 // updateModemStatus derives the lines that come in: the cable's, or in loopback
-// mode MCR's own (section 8.7.5), and notes which have changed.
+// mode MCR's own (section 8.8), and notes which have changed.
 func (s *UARTState) updateModemStatus() {
 	in := uint8(msrDCD | msrDSR | msrCTS)
 	if s.MCR&mcrLoop != 0 {

@@ -17,6 +17,7 @@ import (
 // where an array follows.
 var (
 	ioRun          = kvm.IIO(0x80)
+	ioIRQLine      = kvm.IIOW(0x61, unsafe.Sizeof(irqLevel{}))
 	ioSetRouting   = kvm.IIOW(0x6a, 8)
 	ioIRQFD        = kvm.IIOW(0x76, unsafe.Sizeof(irqfd{}))
 	ioIOEventFD    = kvm.IIOW(0x79, unsafe.Sizeof(ioeventfd{}))
@@ -53,6 +54,11 @@ const (
 
 	cpuidSignificantIndex = 1 << 0
 )
+
+// irqLevel is struct kvm_irq_level. gokvm's IRQLineStatus has one on the stack,
+// passes it as an integer and so has the kernel write to where the stack was
+// before it grew.
+type irqLevel struct{ gsi, level uint32 }
 
 // irqfd is struct kvm_irqfd.
 type irqfd struct {

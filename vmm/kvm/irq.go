@@ -53,14 +53,14 @@ func (q *interrupts) commit(e *Engine) error {
 // SetIRQ drives an input of the I/O APIC. An error is a mistake of the caller:
 // an input that there is not.
 func (e *Engine) SetIRQ(gsi uint32, level bool) error {
-	var l uint32
-	if level {
-		l = 1
-	}
 	if gsi >= ioapicInputs {
 		return fmt.Errorf("kvm: the I/O APIC has no input %d", gsi)
 	}
-	return kvm.IRQLineStatus(uintptr(e.vm), gsi, l)
+	l := &irqLevel{gsi: gsi, level: uint32(flag(level))}
+	if _, err := ioctl(e.vm, ioIRQLine, unsafe.Pointer(l)); err != nil {
+		return fmt.Errorf("kvm: set input %d of the I/O APIC: %w", gsi, err)
+	}
+	return nil
 }
 
 // SignalMSI delivers a message-signalled interrupt, as a write of data to
@@ -157,38 +157,61 @@ type Doorbell struct {
 	engine  *Engine
 	address uint64
 	width   uint32
-	fd      int
+	ring    func()
+	fd      int      // -1 when closed
 	file    *os.File // of fd: Go's poller waits for it
 	done    chan struct{}
 }
 
 // NewDoorbell has ring called, under the machine's lock, after a guest wrote
-// width bytes to the guest-physical address. Close it before the engine, and
-// without holding the machine's lock.
+// width bytes to the guest-physical address; at the latest when the run in
+// which it wrote ends. Close it before the engine, and without holding the
+// machine's lock.
 func (e *Engine) NewDoorbell(address uint64, width uint32, ring func()) (*Doorbell, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("kvm: eventfd of a doorbell: %w", err)
 	}
-	d := &Doorbell{engine: e, address: address, width: width, fd: fd, done: make(chan struct{})}
-	if err := d.assign(0); err != nil {
-		_ = unix.Close(fd)
+	d := &Doorbell{engine: e, address: address, width: width, ring: ring, fd: fd, done: make(chan struct{})}
+	d.file = os.NewFile(uintptr(fd), "doorbell")
+	conn, err := d.file.SyscallConn()
+	if err == nil {
+		err = d.assign(0)
+	}
+	if err != nil {
+		_ = d.file.Close()
 		return nil, fmt.Errorf("kvm: ioeventfd of %d bytes at %#x: %w", width, address, err)
 	}
-	d.file = os.NewFile(uintptr(fd), "doorbell")
+	e.bells.Store(d, nil)
 	go func() {
 		defer close(d.done)
-		var count [8]byte
-		for {
-			if _, err := d.file.Read(count[:]); err != nil {
-				return // closed
-			}
-			e.cfg.Lock.Lock()
-			ring()
-			e.cfg.Lock.Unlock()
+		for conn.Read(func(uintptr) bool { return d.answer() }) == nil {
 		}
 	}()
 	return d, nil
+}
+
+// answer rings if there was a write that has not rung yet. The machine's lock
+// covers the reading of the eventfd as well: whoever holds the lock finds a
+// write either in the eventfd or rung.
+func (d *Doorbell) answer() bool {
+	d.engine.cfg.Lock.Lock()
+	defer d.engine.cfg.Lock.Unlock()
+	var count [8]byte
+	if _, err := unix.Read(d.fd, count[:]); err != nil {
+		return false // nothing to read
+	}
+	d.ring()
+	return true
+}
+
+// answerAll rings what the guest has written to before it stopped, so that no
+// write is missing in a state that is taken now.
+func (e *Engine) answerAll() {
+	e.bells.Range(func(d, _ any) bool {
+		d.(*Doorbell).answer()
+		return true
+	})
 }
 
 func (d *Doorbell) assign(flags uint32) error {
@@ -196,9 +219,14 @@ func (d *Doorbell) assign(flags uint32) error {
 	return err
 }
 
-// Close gives the address back to the bus. A ring that has begun is finished.
+// Close gives the address back to the bus, after the last write has rung.
 func (d *Doorbell) Close() error {
 	err := d.assign(ioeventfdDeassign)
+	d.engine.bells.Delete(d)
+	d.answer()
+	d.engine.cfg.Lock.Lock()
+	d.fd = -1 // a run that ends now must not read from a number that is free
+	d.engine.cfg.Lock.Unlock()
 	err = errors.Join(err, d.file.Close())
 	<-d.done
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -31,6 +32,7 @@ type Engine struct {
 	vcpus    []*vcpu
 	stopping atomic.Bool
 	irq      interrupts
+	bells    sync.Map      // the set of *Doorbell that are open
 	wake     chan struct{} // an earlier clock event was scheduled
 }
 
@@ -147,6 +149,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		<-kicked
 	}
 	<-events
+	e.answerAll()
 	if len(errs) > 0 {
 		return errs[0] // a CPU that fails makes the others' errors worthless
 	}

@@ -12,7 +12,10 @@ import (
 const NativeBelow = 100
 
 // Host is what a host offers.
-type Host struct{ Capabilities, Features []string }
+type Host struct {
+	API                    int
+	Capabilities, Features []string
+}
 
 // Look fails: KVM is Linux's.
 func Look(string) (Host, error) { return Host{}, errOther() }

@@ -13,7 +13,8 @@ import (
 )
 
 // buffers are the arguments of the state calls. They lie in the vcpu, which is
-// on the heap and so does not move while a call goes on.
+// on the heap and so does not move while a call goes on: gokvm passes them as
+// integers, which a growing stack would leave behind.
 type buffers struct {
 	cpuid  cpuid
 	msrs   msrs
@@ -24,6 +25,8 @@ type buffers struct {
 	mp     kvm.MPState
 	events kvm.VCPUEvents
 	trans  kvm.Translation
+	regs   kvm.Regs
+	sregs  kvm.Sregs
 }
 
 // call is one of a sequence of state calls, with its name for the error.
@@ -139,7 +142,8 @@ func (c *vcpu) general(s *x86.CPU) error {
 }
 
 func (c *vcpu) setGeneral(s *x86.CPU) error {
-	r, y := new(kvm.Regs), new(kvm.Sregs)
+	r, y := &c.buf.regs, &c.buf.sregs
+	*r, *y = kvm.Regs{}, kvm.Sregs{}
 	for i, p := range gprs(r) {
 		*p = s.GPR[i]
 	}

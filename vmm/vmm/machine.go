@@ -196,9 +196,10 @@ func (m *Machine) Close() error {
 // RAM is the guest's memory.
 func (m *Machine) RAM() *memory.RAM { return m.ram }
 
-// Serial is the host's end of ttyS0 or ttyS1. A write returns when the guest's
-// UART has taken all of it, or with io.ErrClosedPipe when the machine is closed.
-func (m *Machine) Serial(i int) io.Writer { return m.serial[i] }
+// Serial is the host's end of ttyS0 or ttyS1. A write or a break returns when
+// the guest's UART has taken all of it, or with io.ErrClosedPipe when the
+// machine is closed.
+func (m *Machine) Serial(i int) SerialPort { return m.serial[i] }
 
 // Run runs the guest until it ends the run itself, until ctx is done (Paused),
 // or until it can't go on: the error then says why.
@@ -254,7 +255,7 @@ func (m *Machine) Load(b Boot) error {
 
 // platform tells the firmware tables where things are.
 func platform() boot.Platform {
-	p := boot.Platform{
+	return boot.Platform{
 		LocalAPIC: chipset.LocalAPIC,
 		IOAPIC:    chipset.IOAPIC,
 		ECAM:      boot.Window{Base: chipset.ECAM, Size: chipset.ECAMSize},
@@ -263,18 +264,11 @@ func platform() boot.Platform {
 		UARTs: []boot.Port{{Port: chipset.COM1Port, GSI: chipset.COM1IRQ},
 			{Port: chipset.COM2Port, GSI: chipset.COM2IRQ}},
 		RTC:          boot.Port{Port: chipset.CMOSPort, GSI: chipset.CMOSIRQ},
+		RTCCentury:   chipset.CMOSCentury,
 		SleepControl: chipset.SleepControlPort,
 		SleepStatus:  chipset.SleepStatusPort,
+		SleepType:    chipset.SleepTypePowerOff,
 		Reset:        chipset.ResetPort,
 		ResetValue:   chipset.ResetValue,
 	}
-	// INTA to INTD of device d are the I/O APIC's upper eight inputs in turn,
-	// rotated by the device number so that devices share them evenly.
-	const first, inputs = 16, 8
-	for d := range p.INTx {
-		for pin := range p.INTx[d] {
-			p.INTx[d][pin] = first + uint32(d+pin)%inputs
-		}
-	}
-	return p
 }

@@ -7,6 +7,13 @@ import (
 	"fifovm/vmm/chipset"
 )
 
+// SerialPort is the host's end of a serial cable.
+type SerialPort interface {
+	io.Writer
+	// Break sends a break, which on a Linux console comes before a SysRq key.
+	Break() error
+}
+
 // serialPort is a UART with the host's ends of its cable.
 type serialPort struct {
 	machine *Machine
@@ -43,6 +50,21 @@ func (s *serialPort) Write(p []byte) (n int, err error) {
 		}
 		s.room.Wait()
 	}
+}
+
+// Break sends the guest a break, in the place of Write's bytes.
+func (s *serialPort) Break() error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.machine.mu.Lock()
+	defer s.machine.mu.Unlock()
+	for !s.closed {
+		if s.uart.Break() {
+			return nil
+		}
+		s.room.Wait()
+	}
+	return io.ErrClosedPipe
 }
 
 func (s *serialPort) close() error {

@@ -55,6 +55,9 @@ func (m *Machine) SetState(s *State) error {
 		m.pciRoot.SetState(s.PCI),
 		m.bridge.SetState(s.Bridge),
 	)
+	for _, p := range m.serial {
+		p.room.Signal() // a UART that has become ready calls nobody
+	}
 	m.mu.Unlock()
 	return errors.Join(err, m.engine.SetState(&s.CPU))
 }

@@ -1,0 +1,88 @@
+# fifovm's commands. `make` lists them; each does all it needs to be done before.
+SHELL := /bin/bash
+
+# Which guest kernel: 6.12, 6.1 or debug.
+KERNEL ?= 6.12
+# Arguments of `make lab`, `make console` and `make fuzz`.
+CMD      ?= uname -a
+FUZZTIME ?= 30s
+
+B       := build
+VMLINUX := $(B)/kernel/$(KERNEL)/vmlinux
+IMAGE   := $(B)/guest.cpio
+
+# Debian packages, by what they are for: the C compiler, guest kernels, the lab.
+PACKAGES := gcc libc6-dev make \
+	flex bison bc libelf-dev xz-utils lz4 zstd kmod cpio rsync \
+	linux-source-6.12 linux-source-6.1 \
+	qemu-system-x86
+
+.DEFAULT_GOAL := help
+.PHONY: help deps fifovm guest kernel image lab vm-test vm-test-all test lint fuzz bench-kvm bench-exit cross clean
+
+help: ## list the targets
+	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install the Debian packages that are missing (as root; else print the command)
+	@command -v go >/dev/null || { echo "make deps: there is no go command: install Go 1.26 or newer and put it in PATH" >&2; exit 1; }
+	@command -v dpkg-query >/dev/null || { echo "make deps: this is not a Debian machine: install what these packages have: $(PACKAGES)" >&2; exit 0; }; \
+	missing=; for p in $(PACKAGES); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "make deps: missing packages; run: sudo apt-get install --no-install-recommends$$missing" >&2; exit 1; \
+	fi; \
+	mkdir -p $(B); echo "installing$$missing"; \
+	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; } >$(B)/deps.log 2>&1 || \
+		{ tail -20 $(B)/deps.log >&2; echo "make deps: apt-get failed; the whole log is in $(B)/deps.log" >&2; exit 1; }
+
+fifovm: ## build build/fifovm
+	@CGO_ENABLED=0 go build -o $(B)/fifovm ./cmd/fifovm
+
+guest: deps ## build the guest's C programs
+	@$(MAKE) --no-print-directory -s -C guest
+
+kernel: deps ## build the guest kernel: KERNEL=6.12 (default), 6.1 or debug
+	@kernel-config/build $(KERNEL)
+
+image: guest ## build the guest's root file system, with agent and tests
+	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests
+
+lab: deps ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
+	@go run ./harness/lab/cmd/lab -- $(CMD)
+
+vm-test: fifovm kernel image ## boot a guest under KVM (in the lab where this host's can't) and run its tests
+	@harness/vm-test $(KERNEL)
+
+vm-test-all: fifovm image ## every kernel with 1 and 4 CPUs, and the tests of the machine under Linux; in the lab
+	@$(MAKE) --no-print-directory kernel KERNEL=6.12
+	@$(MAKE) --no-print-directory kernel KERNEL=6.1
+	@$(MAKE) --no-print-directory kernel KERNEL=debug
+	@harness/vm-test --all
+
+test: deps ## unit tests, on this host's KVM where it opens
+	@go vet ./... && go test ./...
+
+lint: ## vet, staticcheck and gofmt
+	@f=$$(git ls-files -z '*.go' | xargs -0 gofmt -l); [ -z "$$f" ] || { echo "not gofmt'ed: $$f" >&2; exit 1; }
+	@go vet ./... && go tool staticcheck ./...
+
+cross: ## the other systems still build
+	@GOOS=darwin GOARCH=arm64 go build ./... && GOOS=darwin GOARCH=arm64 go vet ./...
+	@GOOS=windows GOARCH=amd64 go build ./... && GOOS=windows GOARCH=amd64 go vet ./...
+
+fuzz: ## each fuzz test for FUZZTIME
+	@go list -f '{{$$d := .Dir}}{{range .TestGoFiles}}{{$$d}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$d}}/{{.}} {{end}}' ./... | tr ' ' '\n' | \
+	xargs grep -Eo '^func Fuzz[A-Za-z0-9]+' /dev/null | sort | while IFS=: read -r f name; do \
+		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; \
+	done
+
+bench-kvm: fifovm kernel image ## boot to power-off beside QEMU's KVM, in the lab
+	@harness/vm-test --bench
+
+bench-exit: deps ## exits beside a C loop's, on this host's KVM
+	@go run ./vmm/kvm/exitbench
+
+clean: ## remove all that was built
+	rm -rf $(B)

@@ -1,0 +1,9 @@
+//go:build !unix
+
+package main
+
+import "syscall"
+
+var apart *syscall.SysProcAttr
+
+func ignoreTerminalSignals() {}

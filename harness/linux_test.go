@@ -1,0 +1,371 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fifovm/initramfs"
+	"fifovm/vmm/boot"
+	"fifovm/vmm/memory"
+	"fifovm/vmm/vmm"
+)
+
+// The tests here boot Linux, so they need an engine that can, a kernel and an
+// image. `make vm-test-all` brings all of it together in the KVM lab.
+const (
+	kernelDir = "../build/kernel"
+	imageFile = "../build/guest.cpio"
+	// bootTime is generous: the debug kernel boots in a lab that is emulated.
+	bootTime = 10 * time.Minute
+)
+
+// kernels are the kernels that are there: ours, and Debian's as shipped.
+func kernels(t *testing.T) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	for _, pattern := range []string{"*/vmlinux", "debian/vmlinuz"} {
+		files, err := filepath.Glob(filepath.Join(kernelDir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			m[filepath.Base(filepath.Dir(f))] = f
+		}
+	}
+	if len(m) == 0 {
+		t.Skipf("no kernel in %s: run `make kernel`", kernelDir)
+	}
+	return m
+}
+
+// engine is the engine that can run Linux here.
+func engine(t *testing.T) string {
+	t.Helper()
+	name, reason, err := vmm.ChooseEngine(vmm.EngineAuto, "")
+	if err != nil {
+		t.Skipf("no engine that boots Linux: %v", err)
+	}
+	t.Logf("engine %s: %s", name, reason)
+	return name
+}
+
+// load makes a machine that boots kernel with the image and more files.
+func load(t *testing.T, cfg vmm.Config, kernel, words string, files ...initramfs.File) *vmm.Machine {
+	t.Helper()
+	m, err := tryLoad(t.TempDir(), cfg, kernel, words, files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func tryLoad(dir string, cfg vmm.Config, kernel, words string, files ...initramfs.File) (*vmm.Machine, error) {
+	k, err := boot.Open(kernel)
+	if err != nil {
+		return nil, err
+	}
+	image := imageFile
+	if len(files) > 0 {
+		image = filepath.Join(dir, "image.cpio")
+		if err := initramfs.Append(image, imageFile, files); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.Open(image)
+	if err != nil {
+		return nil, fmt.Errorf("%w: run `make image`", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	m, err := vmm.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	err = m.Load(vmm.Boot{Kernel: k, Initrd: io.NewSectionReader(f, 0, info.Size()), CommandLine: words, Seed: []byte("a seed of some bytes")})
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// memory is enough for the debug kernel, of which KASAN takes an eighth.
+const testMemory = 512 << 20
+
+// shell is a guest's console as a person uses it.
+type shell struct {
+	t       *testing.T
+	console Console
+	mu      sync.Mutex
+	seen    strings.Builder
+	grew    chan struct{}
+	ended   chan struct{}
+	input   io.Writer
+}
+
+func newShell(t *testing.T) *shell {
+	s := &shell{t: t, grew: make(chan struct{}, 1), ended: make(chan struct{})}
+	s.console.Output = s
+	return s
+}
+
+func (s *shell) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	s.seen.Write(p)
+	s.mu.Unlock()
+	select {
+	case s.grew <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+// expect waits for text, and forgets everything up to its end.
+func (s *shell) expect(text string) {
+	s.t.Helper()
+	late := time.After(bootTime)
+	for {
+		s.mu.Lock()
+		all := s.seen.String()
+		if _, after, found := strings.Cut(all, text); found {
+			s.seen.Reset()
+			s.seen.WriteString(after)
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.grew:
+		case <-s.ended:
+			s.t.Fatalf("the guest ended before %q came; console:\n%s", text, strings.Join(s.console.Tail(), "\n"))
+		case <-late:
+			s.t.Fatalf("%q did not come; console:\n%s", text, strings.Join(s.console.Tail(), "\n"))
+		}
+	}
+}
+
+// command types a command and waits for its output, which must not be part of
+// what is typed: the terminal echoes.
+func (s *shell) command(typed, output string) {
+	s.t.Helper()
+	if strings.Contains(typed, output) {
+		s.t.Fatalf("the echo of %q would be taken for its output", typed)
+	}
+	if _, err := io.WriteString(s.input, typed+"\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	s.expect(output)
+}
+
+// run runs the machine until it ends by itself and gives the reason.
+func (s *shell) run(ctx context.Context, m *vmm.Machine) func() vmm.Stop {
+	s.input = m.Serial(0)
+	var stop vmm.Stop
+	var err error
+	go func() {
+		stop, err = m.Run(ctx)
+		close(s.ended)
+	}()
+	return func() vmm.Stop {
+		s.t.Helper()
+		<-s.ended
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return stop
+	}
+}
+
+// TestShell boots every kernel with one and four CPUs to a shell, uses it, and
+// powers the guest off from it.
+func TestShell(t *testing.T) {
+	engine := engine(t)
+	all := kernels(t)
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, cpus := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%s/%dcpus", name, cpus), func(t *testing.T) {
+				start := time.Now()
+				s := newShell(t)
+				m := load(t, vmm.Config{Engine: engine, CPUs: cpus, Memory: testMemory, Serial: [2]io.Writer{&s.console}},
+					all[name], "console=ttyS0 panic=-1 loglevel=5")
+				defer m.Close()
+				wait := s.run(t.Context(), m)
+				s.expect("Setting console log level")
+				s.command("", "> ")
+				t.Logf("shell after %.1f s", time.Since(start).Seconds())
+				s.command("echo six times seven is $((6 * 7))", "seven is 42")
+				s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
+				s.command("cat /sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
+				s.command("hexdump -n 16 /dev/zero", "00000000  00 00 00 00")
+				s.command("ls /sys/bus/pci/devices", "0000:00:00.0")
+				if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
+					t.Fatal(err)
+				}
+				if stop := wait(); stop != vmm.PowerOff {
+					t.Errorf("the guest ended by %v, want a power off", stop)
+				}
+				if c := s.console.Complaint(); c != "" {
+					t.Errorf("the kernel complained: %s", c)
+				}
+			})
+		}
+	}
+}
+
+// TestReboot has the guest ask for a reset.
+func TestReboot(t *testing.T) {
+	engine := engine(t)
+	s := newShell(t)
+	m := load(t, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: [2]io.Writer{&s.console}},
+		defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5")
+	defer m.Close()
+	wait := s.run(t.Context(), m)
+	s.expect("Setting console log level")
+	s.command("", "> ")
+	if _, err := io.WriteString(m.Serial(0), "shutdown -r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if stop := wait(); stop != vmm.Reset {
+		t.Errorf("the guest ended by %v, want a reset", stop)
+	}
+}
+
+func defaultKernel(t *testing.T) string {
+	t.Helper()
+	k, ok := kernels(t)["6.12"]
+	if !ok {
+		t.Skip("no kernel 6.12: run `make kernel`")
+	}
+	return k
+}
+
+// TestVerdicts plants failures in the guest and looks at what is said of them.
+func TestVerdicts(t *testing.T) {
+	engine := engine(t)
+	kernel := defaultKernel(t)
+	script := func(path, text string) initramfs.File {
+		return initramfs.File{Path: path, Data: []byte("#!/bbin/gosh\n" + text + "\n"), Mode: 0o755}
+	}
+	for _, test := range []struct {
+		name   string
+		files  []initramfs.File
+		words  string
+		passed int
+		reason string // of the failure; empty: there is none
+	}{
+		{name: "passes", passed: 1},
+		{name: "init that ends", words: "rdinit=/bbin/true", reason: "kernel panic: Attempted to kill init!"},
+		{name: "init that is not there", words: "rdinit=/nowhere", reason: "kernel panic: "},
+		{name: "test that fails", files: []initramfs.File{script("/tests/boot", "echo not ok 1 thing; false")}, reason: "exit status 1, failed: thing"},
+		{name: "test that powers off", files: []initramfs.File{script("/tests/boot", "poweroff")}, reason: "the guest ended by power off"},
+		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg`)}, reason: "the kernel's log says: "},
+		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep 1000")}, reason: "no result after "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			var report strings.Builder
+			testTime := bootTime
+			if strings.HasPrefix(test.reason, "no result") {
+				testTime = time.Second // its end is the point
+			}
+			results, err := Run(t.Context(), Options{
+				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+					return tryLoad(dir, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial}, kernel,
+						KernelWords+" "+test.words, test.files...)
+				},
+				Tests:    []string{"boot"},
+				BootTime: bootTime, TestTime: testTime, AnswerTime: bootTime,
+				Report: &report,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(results) != 1 {
+				t.Fatalf("%d results, want 1:\n%s", len(results), &report)
+			}
+			if err := results[0].Err; test.reason == "" && err != nil || test.reason != "" && (err == nil || !strings.Contains(err.Error(), test.reason)) {
+				t.Errorf("verdict %v, want %q", err, test.reason)
+			}
+			if want := fmt.Sprintf("%d passed, %d failed\n", test.passed, 1-test.passed); !strings.HasSuffix(report.String(), want) {
+				t.Errorf("report does not end with %q:\n%s", want, &report)
+			}
+			if test.reason != "" && !strings.Contains(report.String(), "  > ") {
+				t.Errorf("report without the console's tail:\n%s", &report)
+			}
+		})
+	}
+}
+
+// TestMove takes the state out of a Linux guest that computes on all its CPUs,
+// puts it into a new machine over the same memory, and so on a few times; the
+// guest must not notice.
+func TestMove(t *testing.T) {
+	engine := engine(t)
+	for _, cpus := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%dcpus", cpus), func(t *testing.T) {
+			ram, err := memory.New(testMemory)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ram.Close()
+			s := newShell(t)
+			cfg := vmm.Config{Engine: engine, CPUs: cpus, RAM: ram, Serial: [2]io.Writer{&s.console}}
+			m := load(t, cfg, defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5")
+			defer func() { m.Close() }()
+			const moves = 20
+			for i := range moves {
+				// At first the kernel is still booting; later the shell works.
+				ctx, pause := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				s.ended = make(chan struct{})
+				stop := s.run(ctx, m)()
+				pause()
+				if stop != vmm.Paused {
+					t.Fatalf("move %d: the guest ended by %v; console:\n%s", i, stop, strings.Join(s.console.Tail(), "\n"))
+				}
+				state, err := m.State()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if m, err = vmm.New(cfg); err != nil {
+					t.Fatal(err)
+				}
+				if err := m.SetState(state); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.ended = make(chan struct{})
+			wait := s.run(t.Context(), m)
+			s.command("", "> ")
+			s.command("echo six times seven is $((6 * 7))", "seven is 42")
+			s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
+			if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
+				t.Fatal(err)
+			}
+			if stop := wait(); stop != vmm.PowerOff {
+				t.Errorf("the guest ended by %v, want a power off", stop)
+			}
+			if c := s.console.Complaint(); c != "" {
+				t.Errorf("the kernel complained: %s", c)
+			}
+		})
+	}
+}

@@ -1,0 +1,150 @@
+//go:build linux && amd64
+
+package kvm
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"fifovm/vmm/x86"
+)
+
+// pauseBound is within how long a pause answers, and pauseSlack how late a
+// single one may be on a host whose two processors do other work.
+const (
+	pauseBound = 10 * time.Millisecond
+	pauseSlack = 50 * pauseBound
+)
+
+// TestPause pauses a guest again and again in the midst of what it does, each
+// time going on where it was.
+func TestPause(t *testing.T) {
+	started := []byte{0xe6, vectorPort} // out vectorPort, al
+	spin := []byte{0xeb, 0xfe}
+	for _, c := range []struct {
+		name    string
+		program [][]byte
+		cpl     uint8
+	}{
+		{"spins", [][]byte{started, spin}, 0},
+		{"spins at CPL 3", [][]byte{started, spin}, 3},
+		{"halted, interrupts off", [][]byte{started, {0xf4, 0xeb, 0xfd}}, 0},
+		{"halted, interrupts on", [][]byte{started, {0xfb, 0xf4, 0xeb, 0xfd}}, 0},
+		{"floods port writes", [][]byte{started, forever([]byte{0xe6, 0x30})}, 0},
+		{"floods port reads", [][]byte{started, forever([]byte{0xe4, 0x30})}, 0},
+		{"floods string output", [][]byte{started, mov(x86.RDX, 0x30), // rep outsb
+			forever(mov(x86.RSI, testData), mov(x86.RCX, 0x10000), []byte{0xf3, 0x6e})}, 0},
+		{"floods string input", [][]byte{started, mov(x86.RDX, 0x30), // rep insb
+			forever(mov(x86.RDI, testData), mov(x86.RCX, 0x10000), []byte{0xf3, 0x6c})}, 0},
+		{"floods MMIO writes", [][]byte{mov(x86.RBX, unclaimed), started, forever(stores[4])}, 0},
+		{"floods MMIO reads", [][]byte{mov(x86.RBX, unclaimed), started, forever(loads[4])}, 0},
+		{"floods string writes of MMIO", [][]byte{started, // rep movsb
+			forever(mov(x86.RSI, testData), mov(x86.RDI, unclaimed), mov(x86.RCX, 0x10000), []byte{0xf3, 0xa4})}, 0},
+		{"floods string reads of MMIO", [][]byte{started,
+			forever(mov(x86.RSI, unclaimed), mov(x86.RDI, testData), mov(x86.RCX, 0x10000), []byte{0xf3, 0xa4})}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGuest(t, 1, c.program...)
+			g.check(g.cfg.Ports.Map(0x30, 4, "flood", probe(func(bool, []byte) {})))
+			if c.cpl == 3 {
+				cpu := &g.start.CPUs[0]
+				gdt := cpu.GDT
+				cpu.LongMode(testTables, 3)
+				cpu.GDT = gdt
+				cpu.RFLAGS |= iopl3
+				g.check(g.engine.SetState(g.start))
+			}
+			begun := make(chan struct{}, 1)
+			g.onVector = func(byte) { begun <- struct{}{} }
+			g.pauseOften(func() { <-begun })
+		})
+	}
+	t.Run("waits for a start-up IPI", func(t *testing.T) {
+		// CPU 0 waits as well: only it would otherwise make the run busy.
+		g := newGuest(t, 2, started, spin)
+		g.start.CPUs[0].Activity, g.start.CPUs[1].Activity = x86.WaitSIPI, x86.WaitINIT
+		g.check(g.engine.SetState(g.start))
+		g.pauseOften(func() {})
+		s := g.state()
+		if s.CPUs[0].Activity != x86.WaitSIPI || s.CPUs[1].Activity != x86.WaitINIT {
+			t.Errorf("afterwards the CPUs' activities are %d and %d", s.CPUs[0].Activity, s.CPUs[1].Activity)
+		}
+	})
+	t.Run("four CPUs spin", func(t *testing.T) {
+		g := newGuest(t, 4, started, spin)
+		g.everyCPU()
+		begun := make(chan struct{}, 4)
+		g.onVector = func(byte) { begun <- struct{}{} }
+		g.pauseOften(func() {
+			for range 4 {
+				<-begun
+			}
+		})
+	})
+}
+
+// forever repeats a program.
+func forever(body ...[]byte) []byte {
+	b := slices.Concat(body...)
+	return append(b, 0xeb, byte(-len(b)-2)) // jmp
+}
+
+// everyCPU starts all CPUs as CPU 0 starts, each with its own stack.
+func (g *guest) everyCPU() {
+	g.Helper()
+	for i := range g.start.CPUs {
+		c := g.start.CPUs[0]
+		c.APICBase, c.LAPIC, c.MSRs = g.start.CPUs[i].APICBase, g.start.CPUs[i].LAPIC, g.start.CPUs[i].MSRs
+		c.GPR[x86.RAX] = uint64(i) << 16
+		c.GPR[x86.RSP] += uint64(i) << 12
+		g.start.CPUs[i] = c
+	}
+	g.check(g.engine.SetState(g.start))
+}
+
+// pauseOften measures how long a pause takes. begun waits for the guest to be
+// in the midst of it, the first time.
+func (g *guest) pauseOften(begun func()) {
+	g.Helper()
+	var took []time.Duration
+	for range 40 {
+		ctx, cancel := context.WithCancel(context.Background())
+		result := make(chan error)
+		go func() { result <- g.engine.Run(ctx) }()
+		if begun != nil {
+			begun()
+			begun = nil
+		}
+		time.Sleep(time.Millisecond)
+		start := time.Now()
+		cancel()
+		err := <-result
+		took = append(took, time.Since(start))
+		g.check(err)
+	}
+	slices.Sort(took)
+	median, worst := took[len(took)/2], took[len(took)-1]
+	g.Logf("a pause takes %v (median), %v at most", median, worst)
+	if median > pauseBound {
+		g.Errorf("a pause takes %v (median of %d), want at most %v", median, len(took), pauseBound)
+	}
+	if worst > pauseSlack {
+		g.Errorf("a pause took %v, want at most %v even on a busy host", worst, pauseSlack)
+	}
+}
+
+// TestRunWithDoneContext returns at once and executes nothing.
+func TestRunWithDoneContext(t *testing.T) {
+	g := newGuest(t, 2, done)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	before := g.state().CPUs[0]
+	for range 100 {
+		g.check(g.engine.Run(ctx))
+	}
+	if after := g.state().CPUs[0]; after.RIP != before.RIP && after.RIP != testCode+2 {
+		t.Errorf("rip is %#x, was %#x", after.RIP, before.RIP)
+	}
+}
