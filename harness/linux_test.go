@@ -207,7 +207,7 @@ func TestShell(t *testing.T) {
 				defer m.Close()
 				wait := s.run(t.Context(), m)
 				s.expect("Setting console log level")
-				s.command("", "> ")
+				s.expect("$ ")
 				t.Logf("shell after %.1f s", time.Since(start).Seconds())
 				s.command("echo six times seven is $((6 * 7))", "seven is 42")
 				s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
@@ -237,7 +237,7 @@ func TestReboot(t *testing.T) {
 	defer m.Close()
 	wait := s.run(t.Context(), m)
 	s.expect("Setting console log level")
-	s.command("", "> ")
+	s.expect("$ ")
 	if _, err := io.WriteString(m.Serial(0), "shutdown -r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +354,7 @@ func TestMove(t *testing.T) {
 			}
 			s.ended = make(chan struct{})
 			wait := s.run(t.Context(), m)
-			s.command("", "> ")
+			s.expect("$ ")
 			s.command("echo six times seven is $((6 * 7))", "seven is 42")
 			s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
 			if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {

@@ -335,7 +335,8 @@ func (f *facts) noDevice() problem {
 // noAccess is why a device file that exists is of no use.
 func (f *facts) noAccess() problem {
 	k := &f.KVM
-	p := problem{What: fmt.Sprintf("%s can't be used: %s.", k.Device, k.Problem)}
+	why := strings.Replace(k.Problem, k.Device, "it", 1)
+	p := problem{What: fmt.Sprintf("%s can't be used: %s.", k.Device, why)}
 	if k.Denied {
 		p.What = fmt.Sprintf("You may not open %s: it is user %s's and group %s's, with mode %s.", k.Device, k.Owner, k.Group, k.Mode)
 		group := k.Group

@@ -31,17 +31,17 @@ type guest struct {
 
 func (g *guest) flags(f *pflag.FlagSet) {
 	g.memory, g.cpus = 512<<20, 1
-	f.StringVarP(&g.kernel, "kernel", "k", "", "kernel to boot: vmlinux (ELF) or bzImage")
-	f.StringVarP(&g.initrd, "initrd", "i", "", "initial RAM disk")
-	f.StringVarP(&g.append, "append", "a", "", "more words for the kernel's command line")
+	f.StringVarP(&g.kernel, "kernel", "k", "", "boot the kernel in `file`: a vmlinux (ELF) or bzImage")
+	f.StringVarP(&g.initrd, "initrd", "i", "", "give the kernel the initial RAM disk in `file`: a cpio archive, compressed or not")
+	f.StringVarP(&g.append, "append", "a", "", "more `words` for the kernel's command line")
 	f.VarP(&g.memory, "memory", "m", "RAM, with M or G behind the number")
 	f.VarP((*cpuCount)(&g.cpus), "cpus", "c", fmt.Sprintf("CPUs, 1 to %d", vmm.MaxCPUs))
-	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "what runs the CPUs: kvm, or auto to let this host's abilities decide")
+	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "`what` runs the CPUs: kvm, or auto to let this host's abilities decide")
 	kvmDeviceFlag(f, &g.kvmDevice)
 }
 
 func kvmDeviceFlag(f *pflag.FlagSet, path *string) {
-	f.StringVar(path, "kvm-device", "", "KVM's device file (default "+kvm.DefaultDevice+")")
+	f.StringVar(path, "kvm-device", "", "KVM's device `file` (default "+kvm.DefaultDevice+")")
 }
 
 // memorySize is a flag's value such as 512M or 2G, in bytes.

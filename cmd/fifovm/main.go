@@ -163,8 +163,27 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(runCommand(), testCommand(), doctorCommand(), guardCommand())
 	return root
+}
+
+// helpCommand is cobra's, but that a word which is no command is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(c *cobra.Command, args []string) error {
+			about, rest, err := c.Root().Find(args)
+			if err == nil {
+				err = knownCommand(c.Root(), rest)
+			}
+			if err != nil {
+				return err
+			}
+			return about.Help()
+		},
+	}
 }
 
 // knownCommand is reached by words that are no command.

@@ -50,7 +50,7 @@ func build(path string, flags ...string) error {
 }
 
 // bound is far above what any of these runs takes: a hang is what it finds.
-const bound = 60 * time.Second
+const bound = 3 * time.Minute
 
 // result is how a process ended.
 type result struct {
@@ -162,6 +162,7 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{"unknown command", []string{"rum"}, []string{`"rum"`, "did you mean run?"}, false},
 		{"unknown word", []string{"frobnicate"}, []string{`"frobnicate"`, "--help"}, false},
+		{"help on nothing", []string{"help", "rum"}, []string{`"rum"`, "did you mean run?"}, false},
 		{"unknown flag", []string{"--nope"}, []string{"--nope", "fifovm --help"}, false},
 		{"unknown flag of a command", []string{"run", "--nope"}, []string{"--nope", "fifovm run --help"}, false},
 		{"argument", []string{"run", "vmlinux"}, []string{`"vmlinux"`, "flags only", "fifovm run --help"}, false},
@@ -322,7 +323,7 @@ func TestRunStatus(t *testing.T) {
 		// The input is one write, of which the first machine takes all that its
 		// UART has room for: 16 bytes are lost with it at most.
 		r := execute(t, program, "ar"+strings.Repeat("x", 16)+"p", "run", "-e", "kvm", "-k", kernel(t, ""))
-		if !strings.HasPrefix(r.stdout, "ready\r\naready\r\n") || !strings.Contains(r.stderr, "the guest reboots\n") {
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "ready\r\na") || strings.Count(r.stdout, "ready\r\n") != 2 || !strings.Contains(r.stderr, "the guest reboots\n") {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -390,6 +391,44 @@ func TestRunStatus(t *testing.T) {
 			t.Errorf("status %d", c.ProcessState.ExitCode())
 		}
 		errorLine(t, errs.String(), "output can't be written", "no space")
+	})
+}
+
+// The guest kernel, cut off and on a KVM that can't run it.
+func TestRunLinux(t *testing.T) {
+	const dir = "../../build/kernel/6.12/"
+	for _, name := range []string{"vmlinux", "bzImage"} {
+		t.Run("truncated "+name, func(t *testing.T) {
+			image, err := os.ReadFile(dir + name)
+			if err != nil {
+				t.Skipf("%v: run `make kernel`", err)
+			}
+			for _, n := range []int{1 << 10, len(image) / 2} {
+				path := file(t, name, image[:n])
+				r := execute(t, program, "", "run", "-k", path)
+				if r.status != statusUsage || r.stdout != "" {
+					t.Errorf("%d bytes: status %d, standard output %q", n, r.status, r.stdout)
+				}
+				errorLine(t, r.stderr, path, "cut off", "copy it again")
+			}
+		})
+	}
+	t.Run("not emulated", func(t *testing.T) {
+		needKVM(t)
+		if ns, err := kvm.Speed("", 0); err != nil || ns < kvm.NativeBelow {
+			t.Skip("this host's KVM does not emulate kernel code")
+		}
+		if _, err := os.Stat(dir + "vmlinux"); err != nil {
+			t.Skipf("%v: run `make kernel`", err)
+		}
+		if testing.Short() {
+			t.Skip("-short: it takes 20 s")
+		}
+		r := execute(t, program, "", "run", "-e", "kvm", "-k", dir+"vmlinux")
+		if r.status != statusUsage {
+			t.Errorf("status %d, standard output %q", r.status, r.stdout)
+		}
+		errorLine(t, r.stderr, "could not emulate an instruction", "make lab")
 	})
 }
 

@@ -213,7 +213,7 @@ const patience = 10 * time.Second
 // run runs the guest until it writes to donePort and gives its error.
 func (g *guest) run() error {
 	g.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := contextWithPatience()
 	defer cancel()
 	g.lock.Lock()
 	g.stop = cancel
@@ -268,3 +268,7 @@ var emulates = sync.OnceValues(func() (bool, error) {
 	ns, err := Speed("", 0)
 	return ns >= NativeBelow, err
 })
+
+func contextWithPatience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
