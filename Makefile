@@ -18,7 +18,7 @@ PACKAGES := gcc libc6-dev make \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel image lab vm-test vm-test-all test lint fuzz bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel image lab vm-test test-lab vm-test-all test lint fuzz bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -55,11 +55,12 @@ lab: deps ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doc
 vm-test: fifovm kernel image ## boot a guest under KVM (in the lab where this host's can't) and run its tests
 	@harness/vm-test $(KERNEL)
 
-vm-test-all: fifovm image ## every kernel with 1 and 4 CPUs, and the tests of the machine under Linux; in the lab
-	@$(MAKE) --no-print-directory kernel KERNEL=6.12
-	@$(MAKE) --no-print-directory kernel KERNEL=6.1
-	@$(MAKE) --no-print-directory kernel KERNEL=debug
-	@harness/vm-test --all
+test-lab: fifovm kernel image ## Go tests of whole guests and of the KVM engine, on the kernels that are built, in the lab
+	@harness/vm-test --go
+
+vm-test-all: fifovm image ## build every kernel, then test-lab: each to a shell with 1 and 4 CPUs
+	@for k in 6.12 6.1 debug; do $(MAKE) --no-print-directory kernel KERNEL=$$k || exit 1; done
+	@harness/vm-test --go
 
 test: deps ## unit tests, on this host's KVM where it opens
 	@go vet ./... && go test ./...

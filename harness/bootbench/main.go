@@ -19,7 +19,7 @@ import (
 
 // words end the boot in the first program: the kernel starts it in place of
 // init, and it powers the machine off. Both sides print the same little.
-const words = "console=ttyS0 panic=-1 loglevel=5 rdinit=/bbin/poweroff"
+const words = "loglevel=5 rdinit=/bbin/poweroff"
 
 func main() {
 	pairs := flag.Int("n", 5, "pairs of boots, after one that does not count")
@@ -42,7 +42,7 @@ func run(pairs int, fifovm, kernel, image string) error {
 	sides := [2][]string{
 		{fifovm, "run", "--engine", "kvm", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
 		{"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-cpu", "host", "-m", memory, "-nodefaults", "-no-user-config",
-			"-nographic", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", words},
+			"-nographic", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words}, // as `fifovm run` has it
 	}
 	var times [2][]float64 // ms
 	var ratios []float64

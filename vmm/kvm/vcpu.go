@@ -18,6 +18,9 @@ import (
 // as a part of the first 32-bit word, since there are no atomic bytes.
 const immediateExit = 1 << 8
 
+// threadName and the CPU's number is what top and perf call its thread.
+const threadName = "kvm-cpu-"
+
 // vcpu is one CPU: a file descriptor, the area it shares with the kernel, and
 // the only thread that makes calls on it.
 type vcpu struct {
@@ -51,6 +54,8 @@ func newVCPU(e *Engine, index int) (*vcpu, error) {
 func (c *vcpu) serve(started chan<- struct{}) {
 	runtime.LockOSThread()
 	c.thread = unix.Gettid()
+	name, _ := unix.BytePtrFromString(fmt.Sprintf("%s%d", threadName, c.index))
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0) // only for who looks
 	close(started)
 	for f := range c.commands {
 		f()
