@@ -28,10 +28,13 @@ The last line is "N passed, N failed", with ", N skipped" behind where some were
 		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio
   fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio -c 4 boot`,
 		RunE: func(c *cobra.Command, names []string) error {
+			if err := g.open(); err != nil {
+				return err
+			}
 			if err := g.chooseEngine(os.Stdout); err != nil {
 				return err
 			}
-			words := fmt.Sprintf("%s fifovm.cpus=%d", harness.KernelWords, g.cpus)
+			words := fmt.Sprintf("%s fifovm.cpus=%d fifovm.memory=%d", harness.KernelWords, g.cpus, g.memory>>20)
 			o := harness.Options{
 				Machine:    func(serial [2]io.Writer) (*vmm.Machine, error) { return g.machine(words, serial) },
 				Tests:      names,

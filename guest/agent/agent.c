@@ -2,9 +2,10 @@
 /*
  * agent - the guest's end of the test harness
  *
- * u-root's init starts this program as /bin/uinit. Without the word
- * "fifovm.agent" on the kernel's command line it leaves at once, and init goes
- * on to the shell. With it, it owns /dev/ttyS1 and does what the host says.
+ * u-root's init starts this program as /bin/uinit. With the word
+ * "fifovm.agent" on the kernel's command line it owns /dev/ttyS1 and does what
+ * the host says. Without it, it starts a shell on the console, and powers the
+ * machine off when the shell is left.
  *
  * Both ways, one line is one message, ended by a newline. The host waits for
  * the hello line before it sends anything: a serial port that nobody has
@@ -45,6 +46,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -75,6 +77,57 @@ static void power_off(void)
 	/* Only reached if the kernel refuses: init goes on to the shell. */
 	perror("agent: power off");
 	exit(1);
+}
+
+static void run_shell(int console)
+{
+	static char *const argv[] = { "/bin/sh", NULL };
+
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
+	dup2(console, 0);
+	dup2(console, 1);
+	dup2(console, 2);
+	execv(argv[0], argv);
+	_exit(127);
+}
+
+/*
+ * init would start the shell itself when we return, but not well: our exit, as
+ * the leader of the session, hangs up the console, and the shell would write
+ * to a pipe and so not edit lines. Nor would it be nice for "exit" to end in a
+ * panic, "Attempted to kill init".
+ */
+static void interactive(void)
+{
+	int console = open("/dev/console", O_RDWR | O_CLOEXEC);
+	const char *term = getenv("TERM");
+	struct winsize ws;
+	int status;
+	pid_t pid;
+
+	if (console < 0)
+		return;
+	/* A serial line has no size, without which a shell edits no lines. */
+	if (!ioctl(console, TIOCGWINSZ, &ws) && !ws.ws_col && term && strcmp(term, "dumb")) {
+		ws.ws_row = 24;
+		ws.ws_col = 80;
+		ioctl(console, TIOCSWINSZ, &ws);
+	}
+	/* Ctrl-C is for the shell and what it runs. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	do {
+		pid = fork();
+		if (!pid)
+			run_shell(console);
+		if (pid < 0 || waitpid(pid, &status, 0) != pid)
+			return;
+		/* Ctrl-C ends gosh, too, while it waits for a command. */
+	} while (WIFSIGNALED(status));
+	if (WEXITSTATUS(status) == 127)
+		return;
+	power_off();
 }
 
 /* Nobody is left to talk to: a machine that stays up would hang the harness. */
@@ -392,8 +445,10 @@ int main(void)
 	sigset_t child;
 	int children;
 
-	if (!wanted())
+	if (!wanted()) {
+		interactive();
 		return 0;
+	}
 
 	signal(SIGPIPE, SIG_IGN);
 	/* Typed on the console, and not meant for us. */

@@ -47,7 +47,7 @@ func FindKernel(ctx context.Context, dir string, log func(format string, args ..
 		dir = filepath.Join(root, "build", "lab")
 	}
 	if k, err := openKernel(dir); err == nil {
-		return k, nil
+		return k, k.link(dir)
 	}
 	name, err := kernelPackage(ctx)
 	if err != nil {
@@ -64,7 +64,8 @@ func FindKernel(ctx context.Context, dir string, log func(format string, args ..
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	if out, err := command(ctx, work, "apt-get", "-qq", "download", name); err != nil {
+	// As root apt would fetch as a user who can't write here, and warn.
+	if out, err := command(ctx, work, "apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name); err != nil {
 		return nil, fmt.Errorf("apt-get download %s: %w%s: if its lists are old, run: sudo apt-get update", name, err, lastLine(out))
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
@@ -127,6 +128,9 @@ func (k *Kernel) link(dir string) error {
 		return err
 	}
 	name := filepath.Join(dir, "vmlinuz")
+	if old, err := os.Readlink(name); err == nil && old == target {
+		return nil
+	}
 	temp := fmt.Sprintf("%s.%d", name, os.Getpid())
 	if err := os.Symlink(target, temp); err != nil {
 		return err

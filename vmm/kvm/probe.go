@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -65,34 +66,43 @@ func Speed(device string, cpl uint8) (_ float64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	// A short run tells native from emulated; only a native one is worth a
-	// longer one, in which the two exits no longer count.
-	ns := 0.0
-	for _, rounds := range []uint64{5_000, 500_000} {
-		s := x86.PowerOn(1)
-		c := &s.CPUs[0]
-		c.LongMode(probeTables, cpl)
-		c.RFLAGS |= iopl3
-		c.RIP, c.GPR[x86.RCX] = probeCode, rounds
-		if err := e.SetState(s); err != nil {
-			return 0, err
-		}
-		var ctx context.Context
-		ctx, p.stop = context.WithTimeout(context.Background(), time.Second)
-		p.times = p.times[:0]
-		err := e.Run(ctx)
-		p.stop()
+	// A short run tells native from emulated, if it is repeated: a busy host
+	// makes some of them slow, and none fast. Only a native one is worth a
+	// longer run, in which the two exits no longer count.
+	const short, long, tries = 5_000, 500_000, 8
+	ns := math.Inf(1)
+	for range tries {
+		t, err := e.timeProbe(p, cpl, short)
 		if err != nil {
 			return 0, err
 		}
-		if len(p.times) != 2 {
-			return 0, fmt.Errorf("kvm: a guest of %d instructions at CPL %d does not end", probeLoop*rounds, cpl)
-		}
-		if ns = float64(p.times[1].Sub(p.times[0])) / float64(probeLoop*rounds); ns >= NativeBelow {
-			break
+		if ns = min(ns, t); ns < NativeBelow {
+			return e.timeProbe(p, cpl, long)
 		}
 	}
 	return ns, nil
+}
+
+// timeProbe gives the ns of an instruction in a run of some rounds of the loop.
+func (e *Engine) timeProbe(p *stopwatch, cpl uint8, rounds uint64) (float64, error) {
+	s := x86.PowerOn(1)
+	c := &s.CPUs[0]
+	c.LongMode(probeTables, cpl)
+	c.RFLAGS |= iopl3
+	c.RIP, c.GPR[x86.RCX] = probeCode, rounds
+	if err := e.SetState(s); err != nil {
+		return 0, err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	defer stop()
+	p.times, p.stop = p.times[:0], stop
+	if err := e.Run(ctx); err != nil {
+		return 0, err
+	}
+	if len(p.times) != 2 {
+		return 0, fmt.Errorf("kvm: a guest of %d instructions at CPL %d does not end", probeLoop*rounds, cpl)
+	}
+	return float64(p.times[1].Sub(p.times[0])) / float64(probeLoop*rounds), nil
 }
 
 // stopwatch is a port that notes when it is written to, and stops the guest at

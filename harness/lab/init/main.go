@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
 
@@ -238,10 +237,11 @@ func runCommand(job *wire.Job, out *wire.Writer) (int, error) {
 
 // notFound reports a command that can't be started, with a shell's status.
 func notFound(name string, err error, out *wire.Writer) (int, error) {
-	message := fmt.Sprintf("lab: cannot run %s: %v\n", name, err)
-	if strings.Contains(name, "/") {
-		message = fmt.Sprintf("lab: cannot run %v (ship it with Files)\n", err)
+	var e *exec.Error
+	if errors.As(err, &e) {
+		err = e.Err
 	}
+	message := fmt.Sprintf("lab: cannot run %s: %v\n", name, err)
 	return 127, out.Send(wire.Stderr, []byte(message))
 }
 
