@@ -50,7 +50,8 @@ image: guest ## build the guest's root file system, with agent and tests
 	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests
 
 lab: deps ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
-	@go run ./harness/lab/cmd/lab -- $(CMD)
+	@CGO_ENABLED=0 go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
+	@$(B)/fifovm-lab -- $(CMD)
 
 vm-test: fifovm kernel image ## boot a guest under KVM (in the lab where this host's can't) and run its tests
 	@harness/vm-test $(KERNEL)

@@ -28,17 +28,14 @@ const (
 	bootTime = 10 * time.Minute
 )
 
-// kernels are the kernels that are there: ours, and Debian's as shipped.
+// kernels are those kernels that are there of ours and of Debian's, as shipped.
 func kernels(t *testing.T) map[string]string {
 	t.Helper()
 	m := map[string]string{}
-	for _, pattern := range []string{"*/vmlinux", "debian/vmlinuz"} {
-		files, err := filepath.Glob(filepath.Join(kernelDir, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			m[filepath.Base(filepath.Dir(f))] = f
+	for _, file := range []string{"6.12/vmlinux", "6.12/bzImage", "6.1/vmlinux", "debug/vmlinux", "debian/vmlinuz"} {
+		path := filepath.Join(kernelDir, file)
+		if _, err := os.Stat(path); err == nil {
+			m[file] = path
 		}
 	}
 	if len(m) == 0 && os.Getenv("FIFOVM_TEST_ENGINE") != "" {
@@ -123,7 +120,7 @@ type shell struct {
 }
 
 func newShell(t *testing.T) *shell {
-	s := &shell{t: t, grew: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &shell{t: t, grew: make(chan struct{}, 1)}
 	s.console.Output = s
 	return s
 }
@@ -176,18 +173,29 @@ func (s *shell) command(typed, output string) {
 	s.expect(output)
 }
 
-// run runs the machine until it ends by itself and gives the reason.
+// run runs the machine until it ends by itself and gives the reason. The
+// machine is closed with the test.
 func (s *shell) run(ctx context.Context, m *vmm.Machine) func() vmm.Stop {
 	s.input = m.Serial(0)
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	s.ended = ended
 	var stop vmm.Stop
 	var err error
 	go func() {
 		stop, err = m.Run(ctx)
-		close(s.ended)
+		close(ended)
 	}()
+	s.t.Cleanup(func() {
+		cancel()
+		<-ended
+		if err := m.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
 	return func() vmm.Stop {
 		s.t.Helper()
-		<-s.ended
+		<-ended
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -212,7 +220,6 @@ func TestShell(t *testing.T) {
 				s := newShell(t)
 				m := load(t, vmm.Config{Engine: engine, CPUs: cpus, Memory: testMemory, Serial: [2]io.Writer{&s.console}},
 					all[name], "console=ttyS0 panic=-1 loglevel=5")
-				defer m.Close()
 				wait := s.run(t.Context(), m)
 				s.expect("Setting console log level")
 				s.expect("$ ")
@@ -220,7 +227,7 @@ func TestShell(t *testing.T) {
 				s.command("echo six times seven is $((6 * 7))", "seven is 42")
 				s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
 				s.command("cat /sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
-				s.command("hexdump -n 16 /dev/zero", "00000000  00 00 00 00")
+				s.command("echo fifo | hexdump", "00000000  66 69 66 6f 0a")
 				s.command("ls /sys/bus/pci/devices", "0000:00:00.0")
 				if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
 					t.Fatal(err)
@@ -242,7 +249,6 @@ func TestReboot(t *testing.T) {
 	s := newShell(t)
 	m := load(t, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: [2]io.Writer{&s.console}},
 		defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5")
-	defer m.Close()
 	wait := s.run(t.Context(), m)
 	s.expect("Setting console log level")
 	s.expect("$ ")
@@ -256,7 +262,7 @@ func TestReboot(t *testing.T) {
 
 func defaultKernel(t *testing.T) string {
 	t.Helper()
-	k, ok := kernels(t)["6.12"]
+	k, ok := kernels(t)["6.12/vmlinux"]
 	if !ok {
 		t.Skip("no kernel 6.12: run `make kernel`")
 	}
@@ -335,16 +341,14 @@ func TestMove(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer ram.Close()
+			t.Cleanup(func() { ram.Close() })
 			s := newShell(t)
 			cfg := vmm.Config{Engine: engine, CPUs: cpus, RAM: ram, Serial: [2]io.Writer{&s.console}}
 			m := load(t, cfg, defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5")
-			defer func() { m.Close() }()
 			const moves = 20
 			for i := range moves {
 				// At first the kernel is still booting; later the shell works.
 				ctx, pause := context.WithTimeout(t.Context(), 200*time.Millisecond)
-				s.ended = make(chan struct{})
 				stop := s.run(ctx, m)()
 				pause()
 				if stop != vmm.Paused {
@@ -364,7 +368,6 @@ func TestMove(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.ended = make(chan struct{})
 			wait := s.run(t.Context(), m)
 			s.expect("$ ")
 			s.command("echo six times seven is $((6 * 7))", "seven is 42")

@@ -8,13 +8,22 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
+)
+
+// The sides.
+const (
+	fifovm = iota
+	qemu
 )
 
 // words end the boot in the first program: the kernel starts it in place of
@@ -23,7 +32,7 @@ const words = "loglevel=5 rdinit=/bbin/poweroff"
 
 func main() {
 	pairs := flag.Int("n", 5, "pairs of boots, after one that does not count")
-	fifovm := flag.String("fifovm", "build/fifovm", "the fifovm command")
+	command := flag.String("fifovm", "build/fifovm", "the fifovm command")
 	kernel := flag.String("kernel", "build/kernel/6.12/vmlinux", "ELF kernel")
 	image := flag.String("image", "build/guest.cpio", "initial RAM disk")
 	flag.Parse()
@@ -31,58 +40,83 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bootbench: no arguments, and -n of 1 or more; see -help")
 		os.Exit(2)
 	}
-	if err := run(*pairs, *fifovm, *kernel, *image); err != nil {
+	if err := run(*pairs, *command, *kernel, *image); err != nil {
 		fmt.Fprintf(os.Stderr, "bootbench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(pairs int, fifovm, kernel, image string) error {
+func run(pairs int, command, kernel, image string) error {
 	const memory = "512M"
+	// Without kvmclock in the kernel, QEMU has no way to tell it the rate of the
+	// time-stamp counter, and microvm no timer to measure it with.
+	tsc, err := tscWord()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "bootbench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	qemuConsole := filepath.Join(dir, "console")
 	sides := [2][]string{
-		{fifovm, "run", "--engine", "kvm", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
+		{command, "run", "--engine", "kvm", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
 		{"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-cpu", "host", "-m", memory, "-nodefaults", "-no-user-config",
-			"-nographic", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words}, // as `fifovm run` has it
+			"-nographic", "-serial", "file:" + qemuConsole, "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words + tsc},
 	}
 	var times [2][]float64 // ms
 	var ratios []float64
 	for i := range 1 + pairs {
 		var ms [2]float64
 		for s, args := range sides {
-			t, err := boot(args)
+			t, out, err := boot(args)
+			if err == nil && s == qemu {
+				out, err = os.ReadFile(qemuConsole)
+			}
+			if err == nil && !bytes.Contains(out, []byte("reboot: Power down")) {
+				err = errors.New("the guest did not power off")
+			}
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w\n%s", args[0], err, out)
 			}
 			ms[s] = t
 		}
 		if i == 0 {
 			continue // fills the caches
 		}
-		fmt.Printf("pair %d of %d: fifovm %.0f ms, QEMU %.0f ms\n", i, pairs, ms[0], ms[1])
+		fmt.Printf("pair %d of %d: fifovm %.0f ms, QEMU %.0f ms\n", i, pairs, ms[fifovm], ms[qemu])
 		for s := range sides {
 			times[s] = append(times[s], ms[s])
 		}
-		ratios = append(ratios, ms[0]/ms[1])
+		ratios = append(ratios, ms[fifovm]/ms[qemu])
 	}
-	fmt.Printf("kvm_boot_ms: %.0f\n", median(times[0]))
-	fmt.Printf("qemu_kvm_boot_ms: %.0f\n", median(times[1]))
+	fmt.Printf("kvm_boot_ms: %.0f\n", median(times[fifovm]))
+	fmt.Printf("qemu_kvm_boot_ms: %.0f\n", median(times[qemu]))
 	fmt.Printf("kvm_boot_ratio_pairwise: %.2f\n", median(ratios))
-	fmt.Printf("kvm_boot_ratio_to_qemu: %.2f\n", median(times[0])/median(times[1]))
+	fmt.Printf("kvm_boot_ratio_to_qemu: %.2f\n", median(times[0])/median(times[qemu]))
 	return nil
 }
 
-// boot runs a command to its end, which must be a power-off without complaint.
-func boot(args []string) (ms float64, err error) {
+// boot runs a command to its end, a power-off.
+func boot(args []string) (ms float64, out []byte, err error) {
 	start := time.Now()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	ms = float64(time.Since(start)) / float64(time.Millisecond)
+	out, err = exec.Command(args[0], args[1:]...).CombinedOutput()
+	return float64(time.Since(start)) / float64(time.Millisecond), out, err
+}
+
+// tscWord is the kernel parameter that tells the rate of the time-stamp counter
+// in kHz, which is what the host's kernel found it to be.
+func tscWord() (string, error) {
+	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w\n%s", args[0], err, out)
+		return "", err
 	}
-	if strings.Contains(string(out), "Kernel panic") {
-		return 0, fmt.Errorf("%s: the guest panicked\n%s", args[0], out)
+	m := regexp.MustCompile(`(?m)^cpu MHz\s*: (\d+)\.(\d{3})$`).FindSubmatch(info)
+	if m == nil {
+		return "", errors.New("/proc/cpuinfo does not tell the processor's rate")
 	}
-	return ms, nil
+	return fmt.Sprintf(" tsc_early_khz=%s%s", m[1], m[2]), nil
 }
 
 func median(v []float64) float64 {

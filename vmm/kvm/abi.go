@@ -26,6 +26,8 @@ var (
 	ioSetMSRs      = kvm.IIOW(0x89, 8)
 	ioGetSupported = kvm.IIOWR(0x05, 8)
 	ioSetCPUID2    = kvm.IIOW(0x90, 8)
+	ioSetAttribute = kvm.IIOW(0xe1, unsafe.Sizeof(attribute{}))
+	ioGetAttribute = kvm.IIOW(0xe2, unsafe.Sizeof(attribute{}))
 	ioGetXSAVE     = kvm.IIOR(0xa4, unsafe.Sizeof(xsave{}))
 	ioSetXSAVE     = kvm.IIOW(0xa5, unsafe.Sizeof(xsave{}))
 )
@@ -53,6 +55,9 @@ const (
 	shadowSTI   = 1 << 1 // KVM_X86_SHADOW_INT_STI
 
 	cpuidSignificantIndex = 1 << 0
+
+	groupTSC  = 0 // KVM_VCPU_TSC_CTRL
+	tscOffset = 0 // KVM_VCPU_TSC_OFFSET
 )
 
 // irqLevel is struct kvm_irq_level. gokvm's IRQLineStatus has one on the stack,
@@ -79,6 +84,14 @@ type ioeventfd struct {
 type msi struct {
 	addressLow, addressHigh, data, flags, device uint32
 	_                                            [12]byte
+}
+
+// attribute is struct kvm_device_attr. KVM reads or writes what address points
+// to; it is a pointer here so that the collector sees it.
+type attribute struct {
+	flags, group uint32
+	id           uint64
+	address      *uint64
 }
 
 // route is struct kvm_irq_routing_entry: 48 bytes, where gokvm has 24. The

@@ -17,9 +17,13 @@ func (c *vcpu) errorf(format string, args ...any) error {
 	return err
 }
 
+// tripleFault has no registers on AMD's processors, where they are undefined
+// after a shutdown and KVM puts the CPU into the state after INIT.
 func (c *vcpu) tripleFault() error {
 	err := &x86.Stuck{CPU: c.index, Err: x86.ErrTripleFault}
-	err.Registers, _ = c.registers()
+	if s, e := c.registers(); e == nil && (s.RIP != 0xfff0 || s.CR0&x86.CR0PE != 0) {
+		err.Registers = s
+	}
 	return err
 }
 

@@ -28,8 +28,14 @@ func TestTripleFault(t *testing.T) {
 		t.Fatalf("error %v, want a triple fault", err)
 	}
 	var stuck *x86.Stuck
-	if !errors.As(err, &stuck) || stuck.CPU != 0 || stuck.Registers == nil || stuck.Registers.GPR[x86.RBX] != 0x4242 {
-		t.Errorf("the error has not the registers: %+v", stuck)
+	if !errors.As(err, &stuck) || stuck.CPU != 0 {
+		t.Fatalf("%v does not say which CPU", err)
+	}
+	// AMD's processors lose them.
+	if r := stuck.Registers; r == nil {
+		t.Log("this host's processor leaves no registers after a shutdown")
+	} else if r.GPR[x86.RBX] != 0x4242 || r.RIP != testCode+10 {
+		t.Errorf("the registers are not those of the fault:\n%v", r)
 	}
 	// The other CPUs of such a machine are stopped, and it can be used anew.
 	g.write(testCode, done)

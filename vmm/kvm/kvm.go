@@ -184,6 +184,9 @@ func (e *Engine) State() (*x86.State, error) {
 			return nil, err
 		}
 	}
+	if err := e.alignTSC(s); err != nil {
+		return nil, err
+	}
 	if err := e.chips(s); err != nil {
 		return nil, err
 	}
@@ -195,7 +198,12 @@ func (e *Engine) SetState(s *x86.State) error {
 	if len(s.CPUs) != len(e.vcpus) {
 		return fmt.Errorf("kvm: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.vcpus))
 	}
+	host, exact, err := e.hostTSC()
+	if err != nil {
+		return err
+	}
 	for i, c := range e.vcpus {
+		c.hostTSC, c.exactTSC = host, exact
 		if err := c.do(func() error { return c.setState(&s.CPUs[i]) }); err != nil {
 			return err
 		}

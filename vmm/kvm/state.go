@@ -5,6 +5,7 @@ package kvm
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/bobuhiro11/gokvm/kvm"
@@ -27,6 +28,9 @@ type buffers struct {
 	trans  kvm.Translation
 	regs   kvm.Regs
 	sregs  kvm.Sregs
+
+	attribute attribute
+	value     uint64 // of the attribute
 }
 
 // call is one of a sequence of state calls, with its name for the error.
@@ -62,7 +66,8 @@ func (c *vcpu) state(s *x86.CPU) error {
 // setState replaces the CPU's whole state. The order matters: the registers
 // clear pending exceptions, so they come before the events; the system
 // registers hold the APIC's base, so they come before the APIC; the deadline,
-// last of the MSRs, arms the APIC's timer, so the APIC comes before it.
+// last of the MSRs, arms the APIC's timer, so the APIC and the time-stamp
+// counter come before it.
 func (c *vcpu) setState(s *x86.CPU) error {
 	return c.sequence("set", []call{
 		{"activity", func() error { return c.setActivity(s) }},
@@ -71,7 +76,8 @@ func (c *vcpu) setState(s *x86.CPU) error {
 		{"XCR0", func() error { return c.setXCR0(s) }},
 		{"debug registers", func() error { return c.setDebug(s) }},
 		{"local APIC", func() error { return c.setLAPIC(s) }},
-		{"MSRs", func() error { return c.setMSRs(s.MSRs) }},
+		{"time-stamp counter", func() error { return c.setTSC(s) }},
+		{"MSRs", func() error { return c.setMSRs(c.plainMSRs(s)) }},
 		{"events", func() error { return c.setEvents(s) }},
 	})
 }
@@ -283,6 +289,95 @@ func (c *vcpu) setMSRs(list []x86.MSR) error {
 	}
 	if int(n) < len(list) {
 		return fmt.Errorf("register %#x does not take %#x", list[n].Index, list[n].Value)
+	}
+	return nil
+}
+
+// A write to the counter's MSR is not what it seems: KVM takes one that comes
+// within a second of what the counter would show anyway for an attempt to have
+// the CPUs agree, and keeps the old offset from the host's counter. A guest that
+// goes on in a new machine would see its counter go back. So the offset itself
+// is set, where KVM (from Linux 5.16 on) has it as an attribute of the CPU.
+
+// offset gives the difference of the guest's counter from the host's; ok is
+// false where KVM does not tell.
+func (c *vcpu) offset() (v uint64, ok bool) {
+	c.buf.attribute = attribute{group: groupTSC, id: tscOffset, address: &c.buf.value}
+	_, err := ioctl(c.fd, ioGetAttribute, unsafe.Pointer(&c.buf.attribute))
+	return c.buf.value, err == nil
+}
+
+// setTSC sets the counter by its offset from hostTSC, the host's counter at a
+// moment that is the same for all CPUs.
+func (c *vcpu) setTSC(s *x86.CPU) error {
+	i := indexTSC(s)
+	if !c.exactTSC || i < 0 {
+		return nil
+	}
+	c.buf.value = s.MSRs[i].Value - c.hostTSC
+	c.buf.attribute = attribute{group: groupTSC, id: tscOffset, address: &c.buf.value}
+	_, err := ioctl(c.fd, ioSetAttribute, unsafe.Pointer(&c.buf.attribute))
+	return err
+}
+
+// plainMSRs are the registers that are set as such.
+func (c *vcpu) plainMSRs(s *x86.CPU) []x86.MSR {
+	i := indexTSC(s)
+	if !c.exactTSC || i < 0 {
+		return s.MSRs
+	}
+	return slices.Concat(s.MSRs[:i], s.MSRs[i+1:])
+}
+
+func indexTSC(s *x86.CPU) int {
+	return slices.IndexFunc(s.MSRs, func(m x86.MSR) bool { return m.Index == x86.MSRTSC })
+}
+
+// hostTSC is the host's counter, in the guest's units, as CPU 0 sees it now.
+func (e *Engine) hostTSC() (v uint64, ok bool, err error) {
+	c := e.vcpus[0]
+	err = c.do(func() error {
+		offset, has := c.offset()
+		if ok = has; !ok {
+			return nil
+		}
+		now, err := c.tsc()
+		v = now - offset
+		return err
+	})
+	return v, ok, err
+}
+
+func (c *vcpu) tsc() (uint64, error) {
+	m := &c.buf.msrs
+	m.count = 1
+	m.entries[0] = kvm.MSREntry{Index: x86.MSRTSC}
+	n, err := ioctl(c.fd, ioGetMSRs, unsafe.Pointer(m))
+	if err == nil && n != 1 {
+		err = fmt.Errorf("kvm: CPU %d: the time-stamp counter can't be read", c.index)
+	}
+	return m.entries[0].Data, err
+}
+
+// alignTSC makes the counters in s, which were read one after the other, those
+// of one moment: that at which CPU 0's was read.
+func (e *Engine) alignTSC(s *x86.State) error {
+	var moment uint64 // the host's counter then
+	for i, c := range e.vcpus {
+		if err := c.do(func() error {
+			at := indexTSC(&s.CPUs[i])
+			offset, ok := c.offset()
+			if !ok || at < 0 {
+				return nil
+			}
+			if i == 0 {
+				moment = s.CPUs[i].MSRs[at].Value - offset
+			}
+			s.CPUs[i].MSRs[at].Value = moment + offset
+			return nil
+		}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -269,6 +269,37 @@ func normalize(want, got *x86.State) {
 	}
 }
 
+// TestMoveTSC: the time-stamp counter goes on from where it was, in engines that
+// are a little older and younger, and the CPUs' counters keep their distance.
+func TestMoveTSC(t *testing.T) {
+	const apart = 1_000_000
+	g := newGuest(t, 2, done)
+	if _, ok, _ := g.engine.hostTSC(); !ok {
+		t.Skip("this host's KVM has no offset of the time-stamp counter")
+	}
+	if slow, err := emulates(); err != nil || slow {
+		t.Skipf("a KVM without VMX or SVM shows the guest the host's counter (%v)", err)
+	}
+	engines := []*Engine{g.engine, g.newEngine(), g.newEngine()}
+	s := g.state()
+	*msr(&s.CPUs[0], x86.MSRTSC) = 1 << 40
+	*msr(&s.CPUs[1], x86.MSRTSC) = 1<<40 + apart
+	for round := range 9 {
+		e := engines[round%len(engines)]
+		g.check(e.SetState(s))
+		next, err := e.State()
+		g.check(err)
+		before, after := *msr(&s.CPUs[0], x86.MSRTSC), *msr(&next.CPUs[0], x86.MSRTSC)
+		if second := uint64(e.TSCkHz()) * 1000; after < before || after-before > 5*second {
+			t.Errorf("the counter was %d and is %d", before, after)
+		}
+		if d := *msr(&next.CPUs[1], x86.MSRTSC) - after; d != apart {
+			t.Errorf("the CPUs' counters are %d apart, want %d", int64(d), apart)
+		}
+		s = next
+	}
+}
+
 // TestMoveRunningGuest takes the state of a guest that counts into a new engine
 // over the same memory, many times: the count has no gap and no repetition.
 func TestMoveRunningGuest(t *testing.T) {

@@ -34,6 +34,8 @@ type vcpu struct {
 	commands chan func()  // what the thread does; closed to end it
 	ended    chan struct{}
 	tscKHz   uint32
+	hostTSC  uint64 // see setTSC
+	exactTSC bool
 	buf      buffers
 }
 

@@ -1,5 +1,7 @@
 package x86
 
+import "math"
+
 // Leaf is one answer of CPUID.
 type Leaf struct {
 	Function, Index    uint32
@@ -165,19 +167,31 @@ func words(s string) []uint32 {
 
 // ratio is the best fraction num/den for tsc/crystal (both in kHz) for which
 // the kernel's crystal*num stays below 2^32 (arch/x86/kernel/tsc.c,
-// native_calibrate_tsc): a continued fraction, cut before num grows too large.
+// native_calibrate_tsc). The continued fraction gives it: its last convergent
+// that fits, or the last one between that and the next that fits, whichever is
+// nearer. With a crystal of 1 GHz num has 12 bits, so that a rate just beside a
+// whole number of GHz is up to 120 ppm off, most by less than 1.
 func ratio(tsc, crystal uint32) (den, num uint32) {
 	limit := uint64(1<<32-1) / uint64(crystal)
 	a, b := uint64(tsc), uint64(crystal)
 	n0, n1, d0, d1 := uint64(0), uint64(1), uint64(1), uint64(0)
 	for b != 0 {
 		q := a / b
-		n2, d2 := q*n1+n0, q*d1+d0
-		if n2 > limit || d2 > 1<<32-1 {
+		if q*n1+n0 > limit {
+			q = (limit - n0) / n1
+			if n, d := q*n1+n0, q*d1+d0; d1 == 0 || nearer(n, d, n1, d1, uint64(tsc), uint64(crystal)) {
+				n1, d1 = n, d
+			}
 			break
 		}
-		n0, n1, d0, d1 = n1, n2, d1, d2
+		n0, n1, d0, d1 = n1, q*n1+n0, d1, q*d1+d0
 		a, b = b, a%b
 	}
 	return uint32(d1), uint32(n1)
+}
+
+// nearer says whether n/d is nearer to tsc/crystal than m/e is.
+func nearer(n, d, m, e, tsc, crystal uint64) bool {
+	distance := func(n, d uint64) float64 { return math.Abs(float64(n)*float64(crystal)/float64(d) - float64(tsc)) }
+	return d != 0 && distance(n, d) < distance(m, e)
 }

@@ -121,6 +121,9 @@ func compile(out string) error {
 	return nil
 }
 
+// patience is how long a run may take.
+const patience = 20 * time.Second
+
 // tscKHz is in the CPUID table of the C side's guest, which does not ask.
 const tscKHz = 2_000_000
 
@@ -171,7 +174,12 @@ func (b *bench) runC(k *kind, rounds uint64) (float64, error) {
 	if err := writeFile(b.file, k, rounds, tscKHz); err != nil {
 		return 0, err
 	}
-	out, err := exec.Command(b.program, b.file).Output()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, b.program, b.file).Output()
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("the C program's guest did not end within %v", patience)
+	}
 	if err != nil {
 		var e *exec.ExitError
 		if errors.As(err, &e) {
@@ -194,7 +202,7 @@ func (b *bench) runGo(k *kind, rounds uint64) (_ float64, err error) {
 		return 0, err
 	}
 	cfg := kvm.Config{CPUs: 1, RAM: ram, Ports: bus.NewPorts(), MMIO: bus.NewMMIO(), Clock: clock.New(clock.NewHost()), Lock: new(sync.Mutex)}
-	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
 	d := &device{}
 	m := &measurement{stop: stop}
@@ -234,7 +242,7 @@ func (b *bench) runGo(k *kind, rounds uint64) (_ float64, err error) {
 		return 0, err
 	}
 	if m.end.IsZero() || raiser.err != nil {
-		return 0, errors.Join(errors.New("the guest did not end"), raiser.err)
+		return 0, errors.Join(fmt.Errorf("the guest did not end within %v", patience), raiser.err)
 	}
 	b.allocations += m.after.Mallocs - m.before.Mallocs
 	b.exits += rounds
