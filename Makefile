@@ -80,7 +80,8 @@ fuzz: ## each fuzz test for FUZZTIME
 		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; \
 	done
 
-bench-kvm: fifovm kernel image ## boot to power-off beside QEMU's KVM, in the lab
+bench-kvm: fifovm image ## boot to power-off beside QEMU's KVM, in the lab
+	@kernel-config/build kvmguest
 	@harness/vm-test --bench
 
 bench-exit: deps ## exits beside a C loop's, on this host's KVM

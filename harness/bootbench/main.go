@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"time"
 )
@@ -33,7 +32,7 @@ const words = "loglevel=5 rdinit=/bbin/poweroff"
 func main() {
 	pairs := flag.Int("n", 5, "pairs of boots, after one that does not count")
 	command := flag.String("fifovm", "build/fifovm", "the fifovm command")
-	kernel := flag.String("kernel", "build/kernel/6.12/vmlinux", "ELF kernel")
+	kernel := flag.String("kernel", "build/kernel/kvmguest/vmlinux", "ELF kernel, which for QEMU needs kvmclock")
 	image := flag.String("image", "build/guest.cpio", "initial RAM disk")
 	flag.Parse()
 	if flag.NArg() > 0 || *pairs < 1 {
@@ -48,12 +47,6 @@ func main() {
 
 func run(pairs int, command, kernel, image string) error {
 	const memory = "512M"
-	// Without kvmclock in the kernel, QEMU has no way to tell it the rate of the
-	// time-stamp counter, and microvm no timer to measure it with.
-	tsc, err := tscWord()
-	if err != nil {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "bootbench-")
 	if err != nil {
 		return err
@@ -63,7 +56,7 @@ func run(pairs int, command, kernel, image string) error {
 	sides := [2][]string{
 		{command, "run", "--engine", "kvm", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
 		{"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-cpu", "host", "-m", memory, "-nodefaults", "-no-user-config",
-			"-nographic", "-serial", "file:" + qemuConsole, "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words + tsc},
+			"-nographic", "-serial", "file:" + qemuConsole, "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words},
 	}
 	var times [2][]float64 // ms
 	var ratios []float64
@@ -103,20 +96,6 @@ func boot(args []string) (ms float64, out []byte, err error) {
 	start := time.Now()
 	out, err = exec.Command(args[0], args[1:]...).CombinedOutput()
 	return float64(time.Since(start)) / float64(time.Millisecond), out, err
-}
-
-// tscWord is the kernel parameter that tells the rate of the time-stamp counter
-// in kHz, which is what the host's kernel found it to be.
-func tscWord() (string, error) {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "", err
-	}
-	m := regexp.MustCompile(`(?m)^cpu MHz\s*: (\d+)\.(\d{3})$`).FindSubmatch(info)
-	if m == nil {
-		return "", errors.New("/proc/cpuinfo does not tell the processor's rate")
-	}
-	return fmt.Sprintf(" tsc_early_khz=%s%s", m[1], m[2]), nil
 }
 
 func median(v []float64) float64 {

@@ -212,6 +212,7 @@ func randomState(g *guest, rnd *rand.Rand) *x86.State {
 			c.Interrupt = x86.Event{Valid: true, Vector: byte(32 + rnd.IntN(200))}
 		}
 	}
+	s.IOAPIC.IRR = rnd.Uint32() & (1<<ioapicInputs - 1)
 	s.IOAPIC.Select = rnd.Uint32() & 0x3f
 	s.IOAPIC.ID = rnd.Uint32() & 15 << 24 >> 24
 	for i := range s.IOAPIC.Redirection {

@@ -138,7 +138,7 @@ func CPUID(index, cpus int, tscKHz uint32) []Leaf {
 		sub(4, 3, 0, 0, 0, 0),
 		leaf(6, features(6, 'a'), 0, 0, 0),
 		sub(7, 0, 0, features(7, 'b'), 0, 0),
-		sub(0xb, 0, 0, 1, 1<<8|0, id),
+		sub(0xb, 0, 0, 1, 1<<8, id),
 		sub(0xb, 1, bits, uint32(cpus), 2<<8|1, id),
 		sub(0xb, 2, 0, 0, 2, id),
 		leaf(0x15, den, num, CrystalHz, 0),
