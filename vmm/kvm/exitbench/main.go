@@ -43,7 +43,7 @@ func main() {
 		pairs    = flag.Int("pairs", 15, "how often each side runs, in turn with the other")
 		span     = flag.Duration("time", 60*time.Millisecond, "how long a run should take")
 		only     = flag.String("only", "", "measure only this: "+names())
-		bar      = flag.Float64("bar", 0, "fail where a ratio is above this; 0: never")
+		bar      = flag.Float64("bar", 0, "fail where a ratio, but for the kick's, is above this; 0: never")
 	)
 	flag.Parse()
 	if flag.NArg() > 0 || *pairs < 1 {
@@ -93,7 +93,8 @@ func run(prebuilt, build string, pairs int, span time.Duration, only string, bar
 		if err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
-		if bar > 0 && ratio > bar {
+		if bar > 0 && ratio > bar && !k.rings { // a kick is for information
+
 			above = append(above, fmt.Sprintf("%s %.3f", k.name, ratio))
 		}
 	}
