@@ -85,6 +85,7 @@ const (
 	defaultMemory  = 2048 // MiB
 	ownMemory      = 512  // MiB that the lab needs beside its files
 	consoleTail    = 40   // lines in an Error
+	panicLines     = 200  // lines of the console in which a panic is looked for
 
 	// channel is the first port of the first virtio-serial device: 22 MB/s
 	// where a 16550, with an exit for each byte, makes 0.9.
@@ -141,8 +142,11 @@ func Run(ctx context.Context, c Config) (status int, err error) {
 	case runCtx.Err() != nil:
 		e.Reason = fmt.Sprintf("no end after %v: killed", timeout)
 		e.Timeout = true
-	case panicLine(e.Console) != "":
-		e.Reason = "the lab's kernel died: " + panicLine(e.Console)
+	default:
+		// A panic is said before its registers and its call trace.
+		if words := panicLine(tail(console, panicLines)); words != "" {
+			e.Reason = "the lab's kernel died: " + words
+		}
 	}
 	return 0, e
 }

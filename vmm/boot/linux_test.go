@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fifovm/vmm/memory"
+	"fifovm/vmm/x86"
 )
 
 // This file starts real kernels from the memory that Load made. The machine is
@@ -80,8 +81,8 @@ func addStub(bios []byte, e Entry, ecam uint64) {
 	c.add("66b8", uint32(e.CR3), "0f22d8")                                   // cr3
 	c.add("66b9", uint32(0xc000_0080), "0f32", "66b8", uint32(1<<8), "0f30") // efer = LME
 	c.add("66b8", uint32(1<<31|1), "0f22c0")                                 // cr0 = PG, PE
-	c.add("66ea", uint32(start+len(c)+8), uint16(CodeSelector))              // jmp, to 64-bit mode
-	c.add("b8", uint32(DataSelector), "8ed8", "8ec0", "8ed0")                // ds, es, ss
+	c.add("66ea", uint32(start+len(c)+8), uint16(x86.SelectorCode))          // jmp, to 64-bit mode
+	c.add("b8", uint32(x86.SelectorData), "8ed8", "8ec0", "8ed0")            // ds, es, ss
 	c.add("be", uint32(e.RSI), "b8", uint32(e.RIP), "ffe0")                  // rsi; jmp rax
 	copy(bios[start-acpiBase:], c)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"fifovm/vmm/memory"
+	"fifovm/vmm/x86"
 )
 
 // Params is what the kernel is told.
@@ -22,8 +23,8 @@ type Params struct {
 }
 
 // Entry is the state in which the boot CPU starts: 64-bit mode with paging on
-// (PE, PG, PAE, LME, LMA) and interrupts off; CS is CodeSelector, DS, ES and SS
-// are DataSelector, both flat; RSI has the boot parameters. Whatever isn't here
+// (PE, PG, PAE, LME, LMA) and interrupts off; CS is x86.SelectorCode, DS,
+// ES and SS are x86.SelectorData, both flat; RSI has the boot parameters. Whatever isn't here
 // is as after reset. Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
 type Entry struct {
 	RIP uint64
@@ -34,14 +35,11 @@ type Entry struct {
 	GDTLimit uint16
 }
 
-// Selectors in the GDT: __BOOT_CS and __BOOT_DS. The descriptors are CodeSegment
-// and DataSegment.
+// The descriptors of x86.SelectorCode and x86.SelectorData, __BOOT_CS and
+// __BOOT_DS of the boot protocol.
 const (
-	CodeSelector = 0x10
-	DataSelector = 0x18
-
-	CodeSegment = 0x00af_9b00_0000_ffff // 64-bit, execute and read, accessed
-	DataSegment = 0x00cf_9300_0000_ffff // 4 GiB, read and write, accessed
+	codeSegment = 0x00af_9b00_0000_ffff // 64-bit, execute and read, accessed
+	dataSegment = 0x00cf_9300_0000_ffff // 4 GiB, read and write, accessed
 )
 
 // Where things are in conventional memory, which no kernel is loaded to. The
@@ -54,6 +52,10 @@ const (
 	setupDataBase   = 0xf000
 	commandLineBase = 0x10000
 )
+
+// mappedGiB is how much of the address space the boot CPU finds mapped onto
+// itself: all that lies below 4 GiB.
+const mappedGiB = 4
 
 const (
 	maxSeed        = 1024
@@ -112,7 +114,7 @@ func load(ram *memory.RAM, k *Kernel, p Params) (Entry, error) {
 	}{
 		{gdtBase, gdt()},
 		{paramsBase, k.bootParams(&l, memoryMap(ram, uint64(len(tables)), &p.Platform))},
-		{pageTableBase, pageTables(pageTableBase)},
+		{pageTableBase, x86.IdentityMap(pageTableBase, mappedGiB, false)},
 		{setupDataBase, setupData(p.Seed)},
 		{commandLineBase, append([]byte(p.CommandLine), 0)},
 		{acpiBase, tables},
@@ -230,33 +232,9 @@ func readInitrd(ram *memory.RAM, initrd *io.SectionReader, l *layout) error {
 }
 
 func gdt() []byte {
-	b := make([]byte, DataSelector+8)
-	binary.LittleEndian.PutUint64(b[CodeSelector:], CodeSegment)
-	binary.LittleEndian.PutUint64(b[DataSelector:], DataSegment)
-	return b
-}
-
-// pageTables maps the low 4 GiB to themselves, in pages of 2 MiB, which every
-// CPU has: one page of level 4, one of level 3, and one of level 2 for each GiB.
-// AMD64 Architecture Programmer's Manual, volume 2, section 5.3.
-func pageTables(base uint64) []byte {
-	const (
-		present, writable, large = 1 << 0, 1 << 1, 1 << 7
-		largeSize                = 2 << 20
-		gigabytes                = 4
-		perPage                  = memory.PageSize / 8
-	)
-	le := binary.LittleEndian
-	b := make([]byte, (2+gigabytes)*memory.PageSize)
-	level3 := base + memory.PageSize
-	level2 := level3 + memory.PageSize
-	le.PutUint64(b, level3|present|writable)
-	for i := range uint64(gigabytes) {
-		le.PutUint64(b[memory.PageSize+8*i:], level2+i*memory.PageSize|present|writable)
-	}
-	for i := range uint64(gigabytes * perPage) {
-		le.PutUint64(b[2*memory.PageSize+8*i:], i*largeSize|present|writable|large)
-	}
+	b := make([]byte, x86.SelectorData+8)
+	binary.LittleEndian.PutUint64(b[x86.SelectorCode:], codeSegment)
+	binary.LittleEndian.PutUint64(b[x86.SelectorData:], dataSegment)
 	return b
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"fifovm/vmm/memory"
+	"fifovm/vmm/x86"
 )
 
 // area is a piece of guest memory that something lies in.
@@ -186,10 +187,10 @@ func checkMapped(t *testing.T, read func(at, n uint64) []byte, e Entry) {
 		}
 	}
 	gdt := read(e.GDT, uint64(e.GDTLimit)+1)
-	if got := binary.LittleEndian.Uint64(gdt[CodeSelector:]); got != CodeSegment {
+	if got := binary.LittleEndian.Uint64(gdt[x86.SelectorCode:]); got != codeSegment {
 		t.Errorf("code segment %#x", got)
 	}
-	if got := binary.LittleEndian.Uint64(gdt[DataSelector:]); got != DataSegment {
+	if got := binary.LittleEndian.Uint64(gdt[x86.SelectorData:]); got != dataSegment {
 		t.Errorf("data segment %#x", got)
 	}
 }
