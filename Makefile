@@ -49,9 +49,9 @@ kernel: deps ## build the guest kernel: KERNEL=6.12 (default), 6.1 or debug
 image: guest ## build the guest's root file system, with agent and tests
 	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests
 
-lab: deps ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
+lab: deps fifovm ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
 	@CGO_ENABLED=0 go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
-	@$(B)/fifovm-lab -- $(CMD)
+	@$(B)/fifovm-lab --file $(B)/fifovm:/bin/fifovm -- $(CMD)
 
 vm-test: fifovm kernel image ## boot a guest under KVM (in the lab where this host's can't) and run its tests
 	@harness/vm-test $(KERNEL)

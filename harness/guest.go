@@ -165,7 +165,7 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 			case line == "KTAP version 1" || line == "1..1":
 			case line == "ok 1 "+name:
 				alive = true
-				return nil
+				return parseKTAP(r.Output).passed()
 			case line == "ok 1 "+name+" # SKIP":
 				alive, r.Skipped = true, true
 				return nil
@@ -188,21 +188,13 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 	return r, alive
 }
 
-// failedChecks names the checks that failed, or says how the test ended where
-// none did.
+// failedChecks is how a failed test ended, and the names of the checks that
+// failed.
 func failedChecks(output []string, ending string) string {
-	var names []string
-	for _, line := range output {
-		if rest, ok := strings.CutPrefix(line, "not ok "); ok {
-			if _, name, ok := strings.Cut(rest, " "); ok {
-				names = append(names, name)
-			}
-		}
+	if failed := parseKTAP(output).failed; len(failed) > 0 {
+		return ending + ", failed: " + strings.Join(failed, ", ")
 	}
-	if len(names) == 0 {
-		return ending
-	}
-	return ending + ", failed: " + strings.Join(names, ", ")
+	return ending
 }
 
 // PowerOff ends the guest in an orderly way and judges that as well.

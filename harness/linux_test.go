@@ -287,6 +287,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "init that ends", words: "rdinit=/bbin/true", reason: "kernel panic: Attempted to kill init!"},
 		{name: "init that says nothing", words: "loglevel=7 rdinit=/bbin/sleep -- 1000", reason: "the guest's agent does not answer"},
 		{name: "test that fails", files: []initramfs.File{script("/tests/boot", "echo not ok 1 thing; false")}, reason: "exit status 1, failed: thing"},
+		{name: "test that tests nothing", files: []initramfs.File{script("/tests/boot", "true")}, reason: "without a plan"},
 		{name: "test that powers off", files: []initramfs.File{script("/tests/boot", "poweroff")}, reason: "the guest ended by power off"},
 		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg`)}, reason: "the kernel's log says: "},
 		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep 1000")}, reason: "no result after "},
