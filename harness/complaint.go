@@ -8,17 +8,21 @@ var complaints = regexp.MustCompile(`(?:` +
 	`\bBUG: ` + // oopses, KASAN, sleeping in atomic context, soft lockups
 	`|\bWARNING: ` + // WARN, lockdep, refcounts
 	`|\bOops\b` +
+	`|: [0-9a-f]{4} \[#\d+\]` + // the head of any other exception in the kernel
+	`|---\[ end trace ` +
 	`|\bkernel BUG at ` +
 	`|\bgeneral protection fault\b` +
 	`|\bUBSAN: ` +
 	`|\bKCSAN: ` +
 	`|\bDMA-API: .*(?:device driver|DMA-API error)` +
+	`|\bDMA-API: debugging out of memory` + // and so off from there on
+	`|\bINFO: trying to register non-static key` + // lockdep is off from there on
+	`|\bhard LOCKUP\b` +
 	`|\bINFO: task .* blocked for more than` +
 	`|\bINFO: rcu\w* .*(?:stall|detected)` +
 	`|\bunchecked MSR access error\b` +
 	`|\bscheduling while atomic\b` +
 	`|\birq \d+: nobody cared\b` +
-	`|\bkmemleak: \d+ new suspected memory leaks` +
 	`|\bODEBUG: ` +
 	`)`)
 

@@ -21,13 +21,13 @@ const KernelWords = "console=ttyS0 panic=-1 loglevel=5 fifovm.agent"
 type Machine func(serial [2]io.Writer) (*vmm.Machine, error)
 
 // Guest is a running guest and the conversation with its agent on ttyS1. The
-// protocol is described in guest/agent/agent.c.
+// protocol is described in guest/agent/README.md.
 type Guest struct {
 	machine *vmm.Machine
 	console *Console
-	lines   chan string // from the agent; closed when no more can come
+	lines   chan string // from the agent
 	cancel  context.CancelFunc
-	ended   chan struct{} // closed when the machine stopped
+	ended   chan struct{} // closed when the machine has stopped and all it said is here
 	stop    vmm.Stop      // valid when ended is closed
 	err     error
 }
@@ -47,7 +47,7 @@ func Start(ctx context.Context, machine Machine, console io.Writer, bootTime tim
 	g := &Guest{lines: make(chan string, linesAhead), ended: make(chan struct{})}
 	ctx, g.cancel = context.WithCancel(ctx)
 	g.console = &Console{Output: console, OnPanic: g.cancel}
-	agent := &lineSplitter{lines: g.lines, ended: g.ended}
+	agent := &lineSplitter{lines: g.lines, enough: ctx.Done()}
 	m, err := machine([2]io.Writer{g.console, agent})
 	if err != nil {
 		g.cancel()
@@ -56,6 +56,8 @@ func Start(ctx context.Context, machine Machine, console io.Writer, bootTime tim
 	g.machine = m
 	go func() {
 		g.stop, g.err = m.Run(ctx)
+		m.Flush(0)
+		m.Flush(1)
 		close(g.ended)
 	}()
 	late := time.NewTimer(bootTime)
@@ -105,19 +107,31 @@ func (g *Guest) ending() error {
 	return fmt.Errorf("the guest ended by %v", g.stop)
 }
 
-// send sends the agent a line.
-func (g *Guest) send(line string) error {
-	_, err := io.WriteString(g.machine.Serial(1), line+"\n")
-	return err
+// send sends the agent a line. A guest that takes no input any more must not
+// hold up its judge.
+func (g *Guest) send(line string, late <-chan time.Time) error {
+	sent := make(chan error, 1)
+	go func() { // ends with the machine at the latest
+		_, err := io.WriteString(g.machine.Serial(1), line+"\n")
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-g.ended:
+		return g.ending()
+	case <-late:
+		return errLate
+	}
 }
 
 // List asks which tests there are.
 func (g *Guest) List(answerTime time.Duration) ([]string, error) {
-	if err := g.send("list"); err != nil {
-		return nil, g.failure("list", err)
-	}
 	late := time.NewTimer(answerTime)
 	defer late.Stop()
+	if err := g.send("list", late.C); err != nil {
+		return nil, g.failure("list", err)
+	}
 	count := -1
 	var names []string
 	for len(names) != count {
@@ -146,41 +160,24 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 	start := time.Now()
 	late := time.NewTimer(testTime)
 	defer late.Stop()
-	r.Err = func() error {
-		if err := g.send("run " + name); err != nil {
-			return err
-		}
-		for {
-			line, err := g.next(late.C)
-			if errors.Is(err, errLate) {
-				return fmt.Errorf("no result after %v", testTime)
-			}
-			if err != nil {
-				return err
-			}
-			rest, own := strings.CutPrefix(line, "  ")
-			switch {
-			case own:
-				r.Output = append(r.Output, rest)
-			case line == "KTAP version 1" || line == "1..1":
-			case line == "ok 1 "+name:
-				alive = true
-				return parseKTAP(r.Output).passed()
-			case line == "ok 1 "+name+" # SKIP":
-				alive, r.Skipped = true, true
-				return nil
-			case strings.HasPrefix(line, "not ok 1 "+name+" # "):
-				alive = true
-				return errors.New(failedChecks(r.Output, strings.TrimPrefix(line, "not ok 1 "+name+" # ")))
-			default:
-				return fmt.Errorf("the agent answered %q", line)
-			}
-		}
-	}()
+	var results ktap
+	r.Err, alive = g.conduct(&r, &results, late.C)
+	if errors.Is(r.Err, errLate) {
+		r.Err = fmt.Errorf("no result after %v", testTime)
+	}
 	r.Time = time.Since(start)
-	if complaint := g.console.Complaint(); r.Err == nil && complaint != "" {
-		// The kernel's state is not to be trusted any more.
-		r.Err, alive = fmt.Errorf("the kernel's log says: %s", complaint), false
+	// The console is another cable: what the kernel said of the test comes
+	// before the verdict only if it is waited for.
+	g.machine.Flush(0)
+	if complaint := g.console.Complaint(); complaint != "" {
+		// The kernel's word counts more than the test's, and its state is not to
+		// be trusted any more.
+		alive = false
+		if r.Err == nil {
+			r.Err = fmt.Errorf("the kernel's log says: %s", complaint)
+		} else {
+			r.Err = fmt.Errorf("the kernel's log says: %s; the test: %w", complaint, r.Err)
+		}
 	}
 	if r.Err != nil {
 		r.Err = g.failure(name, r.Err)
@@ -188,22 +185,47 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 	return r, alive
 }
 
-// failedChecks is how a failed test ended, and the names of the checks that
-// failed.
-func failedChecks(output []string, ending string) string {
-	if failed := parseKTAP(output).failed; len(failed) > 0 {
-		return ending + ", failed: " + strings.Join(failed, ", ")
+// conduct has the agent run the test and reads its report. It fills in what the
+// test printed, and tells whether the agent came to the report's end.
+func (g *Guest) conduct(r *Result, results *ktap, late <-chan time.Time) (err error, alive bool) {
+	if err := g.send("run "+r.Name, late); err != nil {
+		return err, false
 	}
-	return ending
+	for {
+		line, err := g.next(late)
+		if err != nil {
+			return err, false
+		}
+		rest, own := strings.CutPrefix(line, "  ")
+		switch {
+		case own:
+			r.print(rest)
+			results.read(rest)
+		case line == "KTAP version 1" || line == "1..1":
+		case line == "ok 1 "+r.Name:
+			return results.passed(), true
+		case line == "ok 1 "+r.Name+" # SKIP":
+			r.Skipped = true
+			return results.skipped(), true
+		case strings.HasPrefix(line, "not ok 1 "+r.Name+" # "):
+			ending := strings.TrimPrefix(line, "not ok 1 "+r.Name+" # ")
+			if len(results.failed) > 0 {
+				ending += ", failed: " + strings.Join(results.failed, ", ")
+			}
+			return errors.New(ending), true
+		default:
+			return fmt.Errorf("the agent answered %q", line), false
+		}
+	}
 }
 
 // PowerOff ends the guest in an orderly way and judges that as well.
 func (g *Guest) PowerOff(answerTime time.Duration) error {
-	if err := g.send("poweroff"); err != nil {
-		return g.failure("power off", err)
-	}
 	late := time.NewTimer(answerTime)
 	defer late.Stop()
+	if err := g.send("poweroff", late.C); err != nil {
+		return g.failure("power off", err)
+	}
 	for {
 		select {
 		case line := <-g.lines:
@@ -251,9 +273,9 @@ func (g *Guest) failure(what string, err error) error {
 
 // lineSplitter makes lines of what the agent sends.
 type lineSplitter struct {
-	lines chan<- string
-	ended <-chan struct{} // nobody reads any more
-	line  []byte
+	lines  chan<- string
+	enough <-chan struct{} // nobody reads any more
+	line   []byte
 }
 
 func (l *lineSplitter) Write(p []byte) (int, error) {
@@ -266,7 +288,7 @@ func (l *lineSplitter) Write(p []byte) (int, error) {
 		}
 		select {
 		case l.lines <- string(l.line):
-		case <-l.ended:
+		case <-l.enough:
 		}
 		l.line = l.line[:0]
 	}

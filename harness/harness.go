@@ -19,8 +19,22 @@ type Result struct {
 	Name    string
 	Err     error // nil: passed, or skipped; else a *Failure
 	Skipped bool
-	Output  []string // what the test printed
+	Output  []string // what the test printed, the last lines if it was much
 	Time    time.Duration
+
+	dropped int // lines before Output
+}
+
+// outputLines is how many lines of a test's output are kept at least.
+const outputLines = 2000
+
+// print takes a line of the test's output.
+func (r *Result) print(line string) {
+	if len(r.Output) == 2*outputLines {
+		r.dropped += outputLines
+		r.Output = append(r.Output[:0], r.Output[outputLines:]...)
+	}
+	r.Output = append(r.Output, line)
 }
 
 // Options is what to run and how.
@@ -67,8 +81,14 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 			}
 		}
 		if len(tests) == 0 {
-			if tests, err = g.List(o.AnswerTime); err != nil {
-				return results, err
+			tests, err = g.List(o.AnswerTime)
+			if cause := context.Cause(ctx); cause != nil {
+				return results, cause
+			}
+			if err != nil {
+				record(Result{Name: "list", Err: err})
+				err = nil
+				break
 			}
 			if len(tests) == 0 {
 				return results, errors.New("the guest has no tests in /tests")
@@ -111,6 +131,9 @@ func report(w io.Writer, r Result) {
 		fmt.Fprintf(w, "passed   %s (%.2f s)\n", r.Name, r.Time.Seconds())
 	case errors.As(r.Err, &f):
 		fmt.Fprintf(w, "FAILED   %s: %v\n", r.Name, f.Err)
+		if r.dropped > 0 {
+			fmt.Fprintf(w, "  | (%d lines before)\n", r.dropped)
+		}
 		for _, line := range r.Output {
 			fmt.Fprintf(w, "  | %s\n", line)
 		}
@@ -134,16 +157,21 @@ func Failed(results []Result) int {
 	return n
 }
 
-func summary(w io.Writer, results []Result) {
-	skipped := 0
+// Passed counts the tests that passed.
+func Passed(results []Result) int {
+	n := 0
 	for _, r := range results {
-		if r.Err == nil && r.Skipped {
-			skipped++
+		if r.Err == nil && !r.Skipped {
+			n++
 		}
 	}
-	failed := Failed(results)
-	fmt.Fprintf(w, "%d passed, %d failed", len(results)-failed-skipped, failed)
-	if skipped > 0 {
+	return n
+}
+
+func summary(w io.Writer, results []Result) {
+	passed, failed := Passed(results), Failed(results)
+	fmt.Fprintf(w, "%d passed, %d failed", passed, failed)
+	if skipped := len(results) - passed - failed; skipped > 0 {
 		fmt.Fprintf(w, ", %d skipped", skipped)
 	}
 	fmt.Fprintln(w)

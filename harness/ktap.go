@@ -5,55 +5,109 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // What a test prints, as the kernel's Documentation/dev-tools/ktap.rst has it.
 var (
-	ktapPlan   = regexp.MustCompile(`^1\.\.(\d+)(?: #.*)?$`)
-	ktapResult = regexp.MustCompile(`^(not )?ok (\d+)\b(?: - )? ?([^#]*?)(?: # (SKIP|TODO|XFAIL)\b.*| #.*)?$`)
+	ktapPlan   = regexp.MustCompile(`^1\.\.(\d+)(?:\s|$)`)
+	ktapResult = regexp.MustCompile(`^(not )?ok\b *(\d*) *(?:- )?(.*)$`)
+	// ktapDirective is at the end of a result line, behind a space: a name may
+	// have a # in it.
+	ktapDirective = regexp.MustCompile(`\s# (SKIP|TODO|XFAIL)\b.*$`)
 )
 
-// ktap is the result lines of a test.
+// ktap is what the result lines of a test say.
 type ktap struct {
-	planned, seen int      // planned is -1 without a plan
-	failed        []string // names
+	planned    int // checks; 0 without a plan
+	seen       int
+	passes     int
+	skips      int
+	failed     []string // names
+	unreadable string   // the first line that breaks the order or the form
+	hasPlan    bool
 }
 
-// parseKTAP reads the result lines in what a test printed. Subtests of checks
-// are indented and so not looked at: their check tells their result.
-func parseKTAP(output []string) ktap {
-	k := ktap{planned: -1}
-	for _, line := range output {
-		if m := ktapPlan.FindStringSubmatch(line); m != nil && k.planned < 0 {
-			if n, err := strconv.Atoi(m[1]); err == nil {
-				k.planned = n
-			}
-		} else if m := ktapResult.FindStringSubmatch(line); m != nil {
-			k.seen++
-			if m[1] != "" && m[4] == "" {
-				name := m[3]
-				if name == "" {
-					name = m[2]
-				}
-				k.failed = append(k.failed, name)
-			}
+// read reads a line that a test printed. Subtests of checks are indented and so
+// not looked at: their check tells their result.
+func (k *ktap) read(line string) {
+	if m := ktapPlan.FindStringSubmatch(line); m != nil && !k.hasPlan {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			k.complain(line)
 		}
+		k.hasPlan, k.planned = true, n
+		return
 	}
-	return k
+	if strings.HasPrefix(line, "Bail out!") {
+		k.complain(line)
+		return
+	}
+	m := ktapResult.FindStringSubmatch(line)
+	if m == nil {
+		return
+	}
+	k.seen++
+	if m[2] != strconv.Itoa(k.seen) {
+		k.complain(line)
+	}
+	name := m[3]
+	directive := ""
+	if d := ktapDirective.FindStringSubmatchIndex(name); d != nil {
+		directive, name = name[d[2]:d[3]], name[:d[0]]
+	}
+	name, _, _ = strings.Cut(name, " # ") // a diagnosis
+	switch {
+	case directive == "SKIP":
+		k.skips++
+	case m[1] == "":
+		k.passes++
+	case directive == "":
+		if name == "" {
+			name = m[2]
+		}
+		k.failed = append(k.failed, name)
+	}
 }
 
-// passed says what is wrong with the results of a test that says that it
-// passed: a program that ends well has not shown yet that it tested anything.
-func (k ktap) passed() error {
+func (k *ktap) complain(line string) {
+	if k.unreadable == "" {
+		k.unreadable = line
+	}
+}
+
+// complete says what is wrong with the results of a test that ended well: its
+// status alone does not show that it tested anything.
+func (k *ktap) complete() error {
 	switch {
-	case k.planned < 0:
+	case !k.hasPlan:
 		return errors.New("it ended well without a plan (\"1..N\") of its checks")
+	case k.unreadable != "":
+		return fmt.Errorf("it ended well, but its results are out of order: %q", k.unreadable)
+	case len(k.failed) > 0:
+		return fmt.Errorf("it ended well, but failed: %s", strings.Join(k.failed, ", "))
 	case k.seen != k.planned:
 		return fmt.Errorf("it ended well after %d of %d checks", k.seen, k.planned)
-	case k.planned == 0:
-		return errors.New("it ended well without a check")
-	case len(k.failed) > 0:
-		return fmt.Errorf("it ended well, but failed: %s", k.failed[0])
 	}
 	return nil
+}
+
+// passed is complete for a test that says that it passed.
+func (k *ktap) passed() error {
+	if err := k.complete(); err != nil {
+		return err
+	}
+	if k.passes == 0 {
+		return errors.New("it ended well without a check that passed")
+	}
+	return nil
+}
+
+// skipped is complete for a test that says that it was skipped, before it began
+// or check by check.
+func (k *ktap) skipped() error {
+	if !k.hasPlan && k.seen == 0 {
+		return nil
+	}
+	return k.complete()
 }

@@ -28,23 +28,33 @@ const (
 	bootTime = 10 * time.Minute
 )
 
-// kernels are those kernels that are there of ours and of Debian's, as shipped.
-func kernels(t *testing.T) map[string]string {
+// kernels are ours and Debian's, as shipped: those that are there, or where the
+// environment lists some, exactly those.
+func kernels(t *testing.T) []string {
 	t.Helper()
-	m := map[string]string{}
+	if list := os.Getenv("FIFOVM_TEST_KERNELS"); list != "" {
+		return strings.Fields(list)
+	}
+	var list []string
 	for _, file := range []string{"6.12/vmlinux", "6.12/bzImage", "6.1/vmlinux", "debug/vmlinux", "debian/vmlinuz"} {
-		path := filepath.Join(kernelDir, file)
-		if _, err := os.Stat(path); err == nil {
-			m[file] = path
+		if _, err := os.Stat(filepath.Join(kernelDir, file)); err == nil {
+			list = append(list, file)
 		}
 	}
-	if len(m) == 0 && os.Getenv("FIFOVM_TEST_ENGINE") != "" {
-		t.Fatalf("no kernel in %s", kernelDir)
-	}
-	if len(m) == 0 {
+	if len(list) == 0 {
 		t.Skipf("no kernel in %s: run `make kernel`", kernelDir)
 	}
-	return m
+	return list
+}
+
+// defaultKernel is the kernel for tests that one is enough for.
+func defaultKernel(t *testing.T) string {
+	t.Helper()
+	const name = "6.12/vmlinux"
+	if !slices.Contains(kernels(t), name) {
+		t.Skipf("no kernel %s: run `make kernel`", name)
+	}
+	return filepath.Join(kernelDir, name)
 }
 
 // engine is the engine that can run Linux here. Where one has to be there, the
@@ -136,6 +146,13 @@ func (s *shell) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// has tells whether text came and was not forgotten.
+func (s *shell) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.seen.String(), text)
+}
+
 // expect waits for text, and forgets everything up to its end.
 func (s *shell) expect(text string) {
 	s.t.Helper()
@@ -207,19 +224,13 @@ func (s *shell) run(ctx context.Context, m *vmm.Machine) func() vmm.Stop {
 // powers the guest off from it.
 func TestShell(t *testing.T) {
 	engine := engine(t)
-	all := kernels(t)
-	names := make([]string, 0, len(all))
-	for name := range all {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range kernels(t) {
 		for _, cpus := range []int{1, 4} {
 			t.Run(fmt.Sprintf("%s/%dcpus", name, cpus), func(t *testing.T) {
 				start := time.Now()
 				s := newShell(t)
 				m := load(t, vmm.Config{Engine: engine, CPUs: cpus, Memory: testMemory, Serial: [2]io.Writer{&s.console}},
-					all[name], "console=ttyS0 panic=-1 loglevel=5")
+					filepath.Join(kernelDir, name), "console=ttyS0 panic=-1 loglevel=5")
 				wait := s.run(t.Context(), m)
 				s.expect("Setting console log level")
 				s.expect("$ ")
@@ -260,15 +271,6 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-func defaultKernel(t *testing.T) string {
-	t.Helper()
-	k, ok := kernels(t)["6.12/vmlinux"]
-	if !ok {
-		t.Skip("no kernel 6.12: run `make kernel`")
-	}
-	return k
-}
-
 // TestVerdicts plants failures in the guest and looks at what is said of them.
 func TestVerdicts(t *testing.T) {
 	engine := engine(t)
@@ -289,7 +291,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "test that fails", files: []initramfs.File{script("/tests/boot", "echo not ok 1 thing; false")}, reason: "exit status 1, failed: thing"},
 		{name: "test that tests nothing", files: []initramfs.File{script("/tests/boot", "true")}, reason: "without a plan"},
 		{name: "test that powers off", files: []initramfs.File{script("/tests/boot", "poweroff")}, reason: "the guest ended by power off"},
-		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg`)}, reason: "the kernel's log says: "},
+		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo 1..1; echo "<4>WARNING: planted" > /dev/kmsg; echo ok 1 thing`)}, reason: "the kernel's log says: "},
+		{name: "test that fails with a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg; false`)}, reason: "planted; the test: exit status 1"},
 		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep 1000")}, reason: "no result after "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -331,9 +334,10 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestMove takes the state out of a Linux guest that computes on all its CPUs,
-// puts it into a new machine over the same memory, and so on a few times; the
-// guest must not notice.
+// TestMove takes the state out of a Linux guest, puts it into a new machine over
+// the same memory, and so on: at first while the kernel boots, then while a test
+// computes on all CPUs, looks at the clocks and takes page faults. The guest
+// must not notice.
 func TestMove(t *testing.T) {
 	engine := engine(t)
 	for _, cpus := range []int{1, 4} {
@@ -345,15 +349,14 @@ func TestMove(t *testing.T) {
 			t.Cleanup(func() { ram.Close() })
 			s := newShell(t)
 			cfg := vmm.Config{Engine: engine, CPUs: cpus, RAM: ram, Serial: [2]io.Writer{&s.console}}
-			m := load(t, cfg, defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5")
-			const moves = 20
-			for i := range moves {
-				// At first the kernel is still booting; later the shell works.
-				ctx, pause := context.WithTimeout(t.Context(), 200*time.Millisecond)
-				stop := s.run(ctx, m)()
-				pause()
-				if stop != vmm.Paused {
-					t.Fatalf("move %d: the guest ended by %v; console:\n%s", i, stop, strings.Join(s.console.Tail(), "\n"))
+			m := load(t, cfg, defaultKernel(t), fmt.Sprintf("console=ttyS0 panic=-1 loglevel=5 fifovm.cpus=%d", cpus))
+			// move runs the guest for a while and moves it.
+			move := func() {
+				t.Helper()
+				ctx, pause := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer pause()
+				if stop := s.run(ctx, m)(); stop != vmm.Paused {
+					t.Fatalf("the guest ended by %v; console:\n%s", stop, strings.Join(s.console.Tail(), "\n"))
 				}
 				state, err := m.State()
 				if err != nil {
@@ -369,9 +372,31 @@ func TestMove(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			wait := s.run(t.Context(), m)
+			for range 10 {
+				move()
+			}
+			ctx, pause := context.WithCancel(t.Context())
+			wait := s.run(ctx, m)
 			s.expect("$ ")
-			s.command("echo six times seven is $((6 * 7))", "seven is 42")
+			const end = "end of the work"
+			if _, err := io.WriteString(s.input, "for i in 1 2 3 4 5; do /tests/boot; done | grep -c '^ok'; echo 'end of' the work\n"); err != nil {
+				t.Fatal(err)
+			}
+			pause()
+			wait()
+			moves := 0
+			for ; !s.has(end); moves++ {
+				move()
+			}
+			t.Logf("moved %d times while the guest worked", moves)
+			if moves < 5 {
+				t.Error("that is too few to tell")
+			}
+			// Of 19 checks, memory is skipped, with an "ok" too.
+			if !s.has(fmt.Sprintf("\n%d\r\n", 5*19)) {
+				t.Errorf("not all checks passed; console:\n%s", strings.Join(s.console.Tail(), "\n"))
+			}
+			wait = s.run(t.Context(), m)
 			s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
 			if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
 				t.Fatal(err)

@@ -34,7 +34,7 @@ The end of the input does not end the guest.
 The kernel's command line is "` + runWords + `", then the words of --append.
 
 ` + statusHelp,
-		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/initramfs.cpio
+		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/guest.cpio
   fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot) },

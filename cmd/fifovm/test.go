@@ -24,9 +24,13 @@ func testCommand() *cobra.Command {
 are named, or all, and judges each by its own result, by the kernel's log, and by the time it takes.
 The last line is "N passed, N failed", with ", N skipped" behind where some were.
 
-` + statusHelp,
-		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio
-  fifovm test -k build/kernel/6.12/vmlinux -i build/tests.cpio -c 4 boot`,
+Exit status:
+  0  all tests passed, or were skipped beside some that passed
+  1  a test failed
+  2  wrong flags, files that can't be used, or a host that can't do it
+  128+N  ended by signal N`,
+		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio
+  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio -c 4 boot`,
 		RunE: func(c *cobra.Command, names []string) error {
 			if err := g.open(); err != nil {
 				return err
@@ -52,6 +56,9 @@ The last line is "N passed, N failed", with ", N skipped" behind where some were
 			}
 			if n := harness.Failed(results); n > 0 {
 				return &statusError{statusFailed, fmt.Errorf("%d of %d tests failed", n, len(results))}
+			}
+			if harness.Passed(results) == 0 {
+				return &statusError{statusFailed, errors.New("no test passed: all were skipped")}
 			}
 			return nil
 		},

@@ -7,33 +7,9 @@
  * the host says. Without it, it starts a shell on the console, and powers the
  * machine off when the shell is left.
  *
- * Both ways, one line is one message, ended by a newline. The host waits for
- * the hello line before it sends anything: a serial port that nobody has
- * opened yet drops what arrives.
- *
- *   agent   fifovm-agent 1             hello, with the protocol's version
- *
- *   host    run NAME [ARGUMENT]...     run /tests/NAME
- *   agent   KTAP version 1
- *           1..1
- *             (what the test writes, each line indented by two spaces)
- *           ok 1 NAME                  exit status 0
- *           ok 1 NAME # SKIP           exit status 4
- *           not ok 1 NAME # exit status 3
- *           not ok 1 NAME # killed by signal 11 (Segmentation fault)
- *
- *   host    kill                       while a test runs: SIGKILL to all of it
- *   host    list
- *   agent   tests 2
- *             boot
- *             other
- *   host    poweroff
- *   agent   bye
- *
- *   agent   error: ...                 the answer to anything else
- *
- * A line that starts with two spaces is a test's, all others are the agent's
- * own, so nothing that a test prints can be taken for its verdict.
+ * README.md has the protocol. A line that starts with two spaces is a test's,
+ * all others are the agent's own, so nothing that a test prints can be taken for
+ * its verdict.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -286,14 +286,15 @@ func (m *machine) run(ctx context.Context, r receiver) (int, error) {
 		return 0, err
 	}
 	defer frames.Close()
-	// Never written to, but open: at the end of its input QEMU would take the
-	// host for gone, and the lab's writes would wait for ever.
-	input, hold, err := os.Pipe()
+	// Open to the last: at the end of its input QEMU would take the host for
+	// gone, and the lab's writes would wait for ever.
+	input, pulse, err := os.Pipe()
 	if err != nil {
 		theirs.Close()
 		return 0, err
 	}
-	defer hold.Close()
+	defer pulse.Close()
+	go heartbeat(pulse)
 	var stderr bytes.Buffer
 	cmd := exec.Command(m.qemu, m.args...)
 	cmd.Stdin = input
@@ -339,6 +340,25 @@ func (m *machine) run(ctx context.Context, r receiver) (int, error) {
 		return 0, fmt.Errorf("QEMU failed: %w", waitErr)
 	}
 	return 0, errors.New("the machine stopped before the command ended")
+}
+
+// heartbeat sends the lab a byte now and then, for the interrupt that it makes,
+// until pulse is closed. QEMU loses an interrupt once in some dozens of labs:
+// its emulated VMRUN and #VMEXIT change the CPU's word of pending interrupts
+// (target/i386/tcg/sysemu/svm_helper.c, interrupt_request) without the lock
+// under which a timer does. If that was the timer that a sleeping kernel waits
+// for, it sleeps for good; any later interrupt has QEMU look at the APIC again.
+func heartbeat(pulse *os.File) {
+	const period = 50 * time.Millisecond
+	for tick := time.NewTicker(period); ; <-tick.C {
+		// A lab that is not up yet, or busy, need not take it.
+		if err := pulse.SetWriteDeadline(time.Now().Add(period)); err != nil {
+			return
+		}
+		if _, err := pulse.Write([]byte{0}); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
 }
 
 // receiver takes what comes from the lab.

@@ -31,6 +31,10 @@ type Config struct {
 	Clock  *clock.Clock // of host time
 	// Lock is held around every bus access and every clock event.
 	Lock sync.Locker
+	// OnStop, if not nil, is called in each run when its CPUs are told to stop,
+	// on any goroutine and without the lock: a device that makes a CPU wait in
+	// an access lets go.
+	OnStop func()
 }
 
 // ErrUnavailable is wrapped by every error that says that this host has no KVM

@@ -52,7 +52,7 @@ func New(cfg Config) (_ *Engine, err error) {
 	if err := checkHost(e.fd); err != nil {
 		return nil, err
 	}
-	vm, err := kvm.CreateVM(uintptr(e.fd))
+	vm, err := createVM(e.fd)
 	if err != nil {
 		return nil, fmt.Errorf("kvm: create a virtual machine: %w", err)
 	}
@@ -94,6 +94,19 @@ func New(cfg Config) (_ *Engine, err error) {
 		}
 	}
 	return e, nil
+}
+
+// createVM makes the virtual machine. The kernel gives up on it when a signal is
+// pending (mm/vma.c, mm_take_all_locks), and Go's runtime sends itself signals;
+// it does not send them for ever.
+func createVM(fd int) (vm uintptr, err error) {
+	const tries = 100
+	for range tries {
+		if vm, err = kvm.CreateVM(uintptr(fd)); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return vm, err
 }
 
 // Close ends the CPUs' threads and gives everything back to the host. The
@@ -150,6 +163,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	release := context.AfterFunc(ctx, func() {
 		defer close(kicked)
 		e.stopping.Store(true)
+		if e.cfg.OnStop != nil {
+			e.cfg.OnStop()
+		}
 		for _, c := range e.vcpus {
 			c.kick()
 		}

@@ -111,7 +111,7 @@ func New(cfg Config) (_ *Machine, err error) {
 	switch cfg.Engine {
 	case EngineKVM:
 		m.engine, err = newKVM(kvm.Config{Device: cfg.KVMDevice, CPUs: cfg.CPUs, RAM: m.ram,
-			Ports: m.ports, MMIO: m.mmio, Clock: m.clock, Lock: &m.mu})
+			Ports: m.ports, MMIO: m.mmio, Clock: m.clock, Lock: &m.mu, OnStop: func() { m.holdOutput(false) }})
 	default:
 		err = fmt.Errorf("vmm: there is no engine %q", cfg.Engine)
 	}
@@ -208,17 +208,23 @@ func (m *Machine) Run(ctx context.Context) (Stop, error) {
 	defer cancel()
 	m.mu.Lock()
 	m.stop, m.cancel = Paused, cancel
+	broken := m.broken
 	m.mu.Unlock()
+	if broken != nil {
+		return Paused, broken
+	}
 	m.holdOutput(true)
-	release := context.AfterFunc(ctx, func() { m.holdOutput(false) })
 	err := m.engine.Run(ctx)
-	release()
-	m.holdOutput(false)
+	m.holdOutput(false) // also where the engine had nothing to stop
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cancel = nil
 	return m.stop, errors.Join(err, m.broken)
 }
+
+// Flush waits until serial port i's writer has taken all that the guest has
+// sent so far.
+func (m *Machine) Flush(i int) { m.serial[i].out.flush() }
 
 // holdOutput says whether the guest waits for slow serial writers: not while it
 // is to stop, since it must stop at once.

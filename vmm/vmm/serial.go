@@ -83,8 +83,9 @@ const outputLimit = 64 << 10
 type output struct {
 	w       io.Writer
 	mu      sync.Mutex
-	changed *sync.Cond // buf, waits or closed
+	changed *sync.Cond // any of what follows
 	buf     []byte
+	writing bool // the writer is at work on what was in buf before
 	waits   bool // the guest waits while buf is full
 	closed  bool
 	err     error // of the writer; what follows is dropped
@@ -136,6 +137,7 @@ func (o *output) drain() {
 		}
 		b := o.buf
 		o.buf = spare[:0]
+		o.writing = true
 		o.changed.Broadcast()
 		if o.err == nil {
 			o.mu.Unlock()
@@ -143,7 +145,19 @@ func (o *output) drain() {
 			o.mu.Lock()
 			o.err = err
 		}
+		o.writing = false
+		o.changed.Broadcast()
 		spare = b
+	}
+}
+
+// flush waits until the writer has everything. It does not wait for what comes
+// meanwhile, if the writer keeps up.
+func (o *output) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.buf) > 0 || o.writing {
+		o.changed.Wait()
 	}
 }
 

@@ -23,12 +23,14 @@ type State struct {
 
 // State takes the state of a machine that is not running.
 func (m *Machine) State() (*State, error) {
+	// The lock keeps input out: a byte that came between a device's state and
+	// the interrupt controllers' would be in one and not in the other.
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	cpu, err := m.engine.State()
 	if err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	return &State{
 		Now:    m.clock.Now(),
 		Clock:  m.clock.State(),
@@ -42,9 +44,11 @@ func (m *Machine) State() (*State, error) {
 }
 
 // SetState replaces the state of a machine that is not running. Its memory must
-// be that of the machine that the state was taken from.
+// be that of the machine that the state was taken from. After an error the
+// machine is good for nothing but another SetState, or Close.
 func (m *Machine) SetState(s *State) error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.host.Set(s.Now)
 	err := errors.Join(
 		m.clock.SetState(s.Clock),
@@ -54,10 +58,10 @@ func (m *Machine) SetState(s *State) error {
 		m.power.SetState(s.Power),
 		m.pciRoot.SetState(s.PCI),
 		m.bridge.SetState(s.Bridge),
+		m.engine.SetState(&s.CPU),
 	)
 	for _, p := range m.serial {
 		p.room.Signal() // a UART that has become ready calls nobody
 	}
-	m.mu.Unlock()
-	return errors.Join(err, m.engine.SetState(&s.CPU))
+	return err
 }

@@ -58,6 +58,8 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	// The host's heartbeat has done its work when its interrupt has come.
+	go func() { _, _ = io.Copy(io.Discard, channel) }()
 	// Process 1 doesn't end, and the machine's end closes everything.
 	out := wire.NewWriter(channel)
 	status, err := do(job, out)
@@ -145,7 +147,7 @@ func openChannel(name string) (*os.File, error) {
 	// The port appears when the device has answered its driver.
 	deadline := time.Now().Add(channelWait)
 	for {
-		f, err := os.OpenFile(name, os.O_WRONLY|unix.O_NOCTTY, 0)
+		f, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
 		if err == nil {
 			return f, setRaw(f)
 		}
