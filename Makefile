@@ -3,6 +3,8 @@ SHELL := /bin/bash
 
 # Which guest kernel: 6.12, 6.1 or debug.
 KERNEL ?= 6.12
+# More words for the kernel's command line in `make vm-test`.
+export APPEND ?=
 # Arguments of `make lab` and `make fuzz`.
 CMD      ?= uname -a
 FUZZTIME ?= 30s
