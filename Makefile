@@ -79,7 +79,7 @@ cross: deps ## the other systems still build
 fuzz: deps ## each fuzz test for FUZZTIME
 	@go list -f '{{$$d := .Dir}}{{range .TestGoFiles}}{{$$d}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$d}}/{{.}} {{end}}' ./... | tr ' ' '\n' | \
 	xargs grep -Eo '^func Fuzz[A-Za-z0-9]+' /dev/null | sort | while IFS=: read -r f name; do \
-		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$$(dirname $$f)" || exit 1; \
+		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname $$f)" || exit 1; \
 	done
 
 bench-kvm: fifovm image ## boot to power-off beside QEMU's KVM, in the lab
