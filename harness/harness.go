@@ -72,7 +72,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 			var failed *Failure
 			if errors.As(err, &failed) && context.Cause(ctx) == nil {
 				// Without a guest there is nothing to run: one verdict says it.
-				record(Result{Name: "boot", Err: failed})
+				record(Result{Name: "boot", Err: err})
 				err = nil
 				break
 			}

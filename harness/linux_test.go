@@ -225,6 +225,21 @@ func (s *shell) run(ctx context.Context, m *vmm.Machine) func() vmm.Stop {
 	}
 }
 
+// powerOff types it, waits for the end of the run, and judges how the guest
+// ended.
+func (s *shell) powerOff(wait func() vmm.Stop) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.input, "poweroff\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	if stop := wait(); stop != vmm.PowerOff {
+		s.t.Errorf("the guest ended by %v, want a power off", stop)
+	}
+	if c := s.console.Complaint(); c != "" {
+		s.t.Errorf("the kernel complained: %s", c)
+	}
+}
+
 // TestShell boots every kernel with one and four CPUs to a shell, uses it, and
 // powers the guest off from it.
 func TestShell(t *testing.T) {
@@ -245,15 +260,7 @@ func TestShell(t *testing.T) {
 				s.command("cat /sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
 				s.command("echo fifo | hexdump", "00000000  66 69 66 6f 0a")
 				s.command("ls /sys/bus/pci/devices", "0000:00:00.0")
-				if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
-					t.Fatal(err)
-				}
-				if stop := wait(); stop != vmm.PowerOff {
-					t.Errorf("the guest ended by %v, want a power off", stop)
-				}
-				if c := s.console.Complaint(); c != "" {
-					t.Errorf("the kernel complained: %s", c)
-				}
+				s.powerOff(wait)
 			})
 		}
 	}
@@ -406,15 +413,7 @@ func TestMove(t *testing.T) {
 			}
 			wait = s.run(t.Context(), m)
 			s.command("grep -c ^processor /proc/cpuinfo", fmt.Sprintf("\n%d", cpus))
-			if _, err := io.WriteString(m.Serial(0), "poweroff\n"); err != nil {
-				t.Fatal(err)
-			}
-			if stop := wait(); stop != vmm.PowerOff {
-				t.Errorf("the guest ended by %v, want a power off", stop)
-			}
-			if c := s.console.Complaint(); c != "" {
-				t.Errorf("the kernel complained: %s", c)
-			}
+			s.powerOff(wait)
 		})
 	}
 }

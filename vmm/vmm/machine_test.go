@@ -277,3 +277,36 @@ func TestForeignState(t *testing.T) {
 		}
 	}
 }
+
+// TestFlush waits for what was sent before, while the guest goes on sending.
+func TestFlush(t *testing.T) {
+	console := newTranscript()
+	o := newOutput(console)
+	o.hold(true)
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				o.put('.')
+			}
+		}
+	}()
+	for i := range 100 {
+		letter := byte('A' + i%26)
+		o.put(letter)
+		o.flush()
+		if got := strings.Count(console.String(), string(letter)); got != i/26+1 {
+			t.Fatalf("after flush %d the writer has %d of %q", i, got, letter)
+		}
+	}
+	close(done)
+	<-stopped
+	if err := o.close(); err != nil {
+		t.Fatal(err)
+	}
+}

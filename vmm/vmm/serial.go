@@ -85,8 +85,9 @@ type output struct {
 	mu      sync.Mutex
 	changed *sync.Cond // any of what follows
 	buf     []byte
-	writing bool // the writer is at work on what was in buf before
-	waits   bool // the guest waits while buf is full
+	sent    uint64 // bytes from the guest, ever
+	taken   uint64 // of them, those that the writer is done with
+	waits   bool   // the guest waits while buf is full
 	closed  bool
 	err     error // of the writer; what follows is dropped
 	done    chan struct{}
@@ -109,6 +110,7 @@ func (o *output) put(b byte) {
 		o.changed.Wait()
 	}
 	o.buf = append(o.buf, b)
+	o.sent++
 	if len(o.buf) == 1 {
 		o.changed.Broadcast()
 	}
@@ -137,7 +139,6 @@ func (o *output) drain() {
 		}
 		b := o.buf
 		o.buf = spare[:0]
-		o.writing = true
 		o.changed.Broadcast()
 		if o.err == nil {
 			o.mu.Unlock()
@@ -145,18 +146,18 @@ func (o *output) drain() {
 			o.mu.Lock()
 			o.err = err
 		}
-		o.writing = false
+		o.taken += uint64(len(b))
 		o.changed.Broadcast()
 		spare = b
 	}
 }
 
-// flush waits until the writer has everything. It does not wait for what comes
-// meanwhile, if the writer keeps up.
+// flush waits until the writer has all that was sent before the call, whatever
+// comes meanwhile.
 func (o *output) flush() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.buf) > 0 || o.writing {
+	for sent := o.sent; o.taken < sent; {
 		o.changed.Wait()
 	}
 }
