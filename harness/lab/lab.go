@@ -60,6 +60,10 @@ type Config struct {
 	// Timeout bounds the whole run; 0 is 10 minutes.
 	Timeout time.Duration
 
+	// Silence bounds how long nothing may come from a lab that has started;
+	// 0 is a minute. A lab that lives sends a pulse every second.
+	Silence time.Duration
+
 	// Console keeps the lab's kernel console in that file, if set.
 	Console string
 
@@ -75,6 +79,7 @@ type Config struct {
 type Error struct {
 	Reason  string
 	Timeout bool   // the time was up
+	Silent  bool   // nothing came from the lab any more, not even its pulse
 	Console string // the end of the lab's kernel console, several lines
 }
 
@@ -82,10 +87,12 @@ func (e *Error) Error() string { return "lab: " + e.Reason }
 
 const (
 	defaultTimeout = 10 * time.Minute
-	defaultMemory  = 2048 // MiB
-	ownMemory      = 512  // MiB that the lab needs beside its files
-	consoleTail    = 40   // lines in an Error
-	panicLines     = 200  // lines of the console in which a panic is looked for
+	defaultSilence = time.Minute     // for a busy host; a busy lab stays within seconds
+	startTime      = 3 * time.Minute // for the lab's first word, which comes after seconds
+	defaultMemory  = 2048            // MiB
+	ownMemory      = 512             // MiB that the lab needs beside its files
+	consoleTail    = 40              // lines in an Error
+	panicLines     = 200             // lines of the console in which a panic is looked for
 
 	// channel is the first port of the first virtio-serial device: 22 MB/s
 	// where a 16550, with an exit for each byte, makes 0.9.
@@ -130,6 +137,10 @@ func Run(ctx context.Context, c Config) (status int, err error) {
 		qemu:    qemu,
 		args:    arguments(&c, kernel, image, console),
 		console: console,
+		silence: c.Silence,
+	}
+	if m.silence == 0 {
+		m.silence = defaultSilence
 	}
 	status, err = m.run(runCtx, receiver{stdout: c.Stdout, stderr: c.Stderr, fetch: c.Fetch})
 	if err == nil {
@@ -142,6 +153,8 @@ func Run(ctx context.Context, c Config) (status int, err error) {
 	case runCtx.Err() != nil:
 		e.Reason = fmt.Sprintf("no end after %v: killed", timeout)
 		e.Timeout = true
+	case errors.Is(err, errSilent):
+		e.Silent = true
 	default:
 		// A panic is said before its registers and its call trace.
 		if words := panicLine(tail(console, panicLines)); words != "" {
@@ -276,6 +289,7 @@ type machine struct {
 	qemu    string
 	args    []string
 	console string
+	silence time.Duration // see Config
 }
 
 // run starts QEMU and hands what comes from the lab to r. QEMU is gone when
@@ -326,7 +340,7 @@ func (m *machine) run(ctx context.Context, r receiver) (int, error) {
 	// word has arrived.
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
-	status, err := r.receive(wire.NewReader(frames))
+	status, err := r.receive(wire.NewReader(&listener{frames, startTime, m.silence}))
 	if err == nil || !errors.Is(err, io.EOF) {
 		cmd.Process.Kill()
 		<-done
@@ -361,25 +375,54 @@ func heartbeat(pulse *os.File) {
 	}
 }
 
+var errSilent = errors.New("fell silent")
+
+// listener reads what comes from the lab until it falls silent.
+type listener struct {
+	lab interface {
+		io.Reader
+		SetReadDeadline(time.Time) error
+	}
+	patience time.Duration // for the next byte
+	silence  time.Duration // for those after it
+}
+
+// Read fails with errSilent where nothing comes.
+func (l *listener) Read(p []byte) (n int, err error) {
+	// Twice half the time: where this process was stopped itself, by Ctrl-Z say,
+	// the deadline is over when it goes on, but the lab's words are there.
+	for range 2 {
+		if err := l.lab.SetReadDeadline(time.Now().Add(l.patience / 2)); err != nil {
+			return 0, err
+		}
+		if n, err = l.lab.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+			l.patience = l.silence
+			return n, err
+		}
+	}
+	return 0, fmt.Errorf("%w: nothing came for %v", errSilent, l.patience)
+}
+
 // receiver takes what comes from the lab.
 type receiver struct {
 	stdout, stderr io.Writer
 	fetch          map[string]string
 }
 
-// receive returns the command's status, or io.EOF if none came.
+// receive returns the command's status, io.EOF if none came, or errSilent.
 func (r receiver) receive(frames *wire.Reader) (int, error) {
 	var file *fetched
 	defer func() { file.discard() }()
 	for {
 		kind, payload, err := frames.Next()
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return 0, io.EOF
+			if errors.Is(err, io.EOF) || errors.Is(err, errSilent) {
+				return 0, err
 			}
 			return 0, fmt.Errorf("read from the lab: %w", err)
 		}
 		switch kind {
+		case wire.Ready, wire.Pulse:
 		case wire.Stdout:
 			err = writeAll(r.stdout, payload)
 		case wire.Stderr:

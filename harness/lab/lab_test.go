@@ -7,12 +7,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"fifovm/harness/lab/wire"
@@ -22,7 +26,7 @@ import (
 // fakeQEMU has a shell stand in for QEMU. A script in a file of its own would be
 // "busy" now and then: a process that another test forks holds it open.
 func fakeQEMU(script string) *machine {
-	return &machine{qemu: "/bin/sh", args: []string{"-c", script}}
+	return &machine{qemu: "/bin/sh", args: []string{"-c", script}, silence: time.Hour}
 }
 
 // TestMachine: however QEMU ends, run returns soon and says what happened.
@@ -67,12 +71,105 @@ func TestMachine(t *testing.T) {
 			t.Error("no error")
 		}
 	})
+	// Whatever came last, the listener gives up and QEMU is killed.
+	for name, script := range map[string]string{
+		"silent after ready":     `printf 'r\0\0\0\0'`,
+		"silent after a pulse":   `printf 'r\0\0\0\0p\0\0\0\0'`,
+		"silent in the header":   `printf 'r\0\0\0\0o\9'`,
+		"silent in the payload":  `printf 'r\0\0\0\0o\9\0\0\0hi'`,
+		"silent, deaf to SIGINT": `trap '' INT TERM; printf 'r\0\0\0\0'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			m := fakeQEMU(script + "; exec sleep 100")
+			m.silence = 10 * time.Millisecond
+			if _, err := m.run(ctx, receiver{}); !errors.Is(err, errSilent) {
+				t.Errorf("got error %v, want %v", err, errSilent)
+			}
+			if ctx.Err() != nil {
+				t.Error("it took the whole time")
+			}
+		})
+	}
 	t.Run("absent", func(t *testing.T) {
 		m := machine{qemu: "/does/not/exist"}
 		if _, err := m.run(context.Background(), receiver{}); err == nil {
 			t.Error("no error")
 		}
 	})
+}
+
+// TestListener: what has a pulse lives, and what has none is given up at the
+// bound, to the nanosecond.
+func TestListener(t *testing.T) {
+	const start, silence = 10 * time.Second, 4 * time.Second
+	type word struct {
+		after time.Duration // the one before
+		kind  wire.Kind
+	}
+	for _, tt := range []struct {
+		name  string
+		words []word
+		end   time.Duration // when it is given up; 0: not at all
+	}{
+		{"never starts", nil, start},
+		{"starts late", []word{{start - 1, wire.Ready}, {0, wire.Exit}}, 0},
+		{"starts and dies", []word{{time.Second, wire.Ready}}, time.Second + silence},
+		{"a slow pulse", []word{{0, wire.Ready}, {silence - 1, wire.Pulse}, {silence - 1, wire.Pulse}, {silence - 1, wire.Exit}}, 0},
+		{"the pulse ends", []word{{0, wire.Ready}, {silence - 1, wire.Pulse}, {silence + 1, wire.Exit}}, 2*silence - 1},
+		{"output is life too", []word{{0, wire.Ready}, {silence - 1, wire.Stdout}, {silence - 1, wire.Stderr}, {silence - 1, wire.Exit}}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				host, qemu := net.Pipe()
+				said := make(chan struct{})
+				go func() {
+					defer close(said)
+					w := wire.NewWriter(qemu)
+					for _, word := range tt.words {
+						time.Sleep(word.after)
+						if word.kind == wire.Exit {
+							w.SendExit(0)
+						} else {
+							w.Send(word.kind, nil)
+						}
+					}
+				}()
+				_, err := receiver{}.receive(wire.NewReader(&listener{host, start, silence}))
+				if tt.end == 0 && err != nil || tt.end != 0 && !errors.Is(err, errSilent) {
+					t.Errorf("got error %v", err)
+				}
+				if d := time.Since(began); tt.end != 0 && d != tt.end {
+					t.Errorf("given up after %v, want %v", d, tt.end)
+				}
+				host.Close()
+				<-said
+			})
+		})
+	}
+}
+
+// stopped is a lab whose word comes while this process is stopped: it goes on
+// when the deadline is over.
+type stopped struct{ reads int }
+
+func (s *stopped) SetReadDeadline(time.Time) error { return nil }
+
+func (s *stopped) Read(p []byte) (int, error) {
+	if s.reads++; s.reads == 1 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return copy(p, "x"), nil
+}
+
+func TestListenerStopped(t *testing.T) {
+	n, err := (&listener{&stopped{}, time.Hour, time.Hour}).Read(make([]byte, 1))
+	if n != 1 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
 }
 
 func TestFetch(t *testing.T) {
@@ -277,6 +374,38 @@ func TestLab(t *testing.T) {
 		}
 	})
 
+	// Longer than the silence that is allowed: the pulse comes.
+	t.Run("quiet but alive", func(t *testing.T) {
+		status, err := Run(context.Background(), Config{Command: []string{"sleep", "8"}, Silence: 6 * time.Second, Timeout: 2 * time.Minute})
+		if status != 0 || err != nil {
+			t.Errorf("status %d, %v", status, err)
+		}
+	})
+
+	// QEMU stopped is a machine without an interrupt.
+	t.Run("silent", func(t *testing.T) {
+		freeze := writerFunc(func(p []byte) (int, error) {
+			for pid, name := range children(t) {
+				if strings.HasPrefix(name, "qemu") {
+					if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			return len(p), nil
+		})
+		_, err := Run(context.Background(), Config{
+			Command: []string{"sh", "-c", "echo now; sleep 1000"},
+			Stdout:  freeze,
+			Silence: 4 * time.Second,
+			Timeout: 2 * time.Minute,
+		})
+		var e *Error
+		if !errors.As(err, &e) || !e.Silent || e.Timeout {
+			t.Errorf("got %v, want a silence", err)
+		}
+	})
+
 	t.Run("too little memory", func(t *testing.T) {
 		_, err := Run(context.Background(), Config{Command: []string{"true"}, MemoryMiB: 64})
 		if err == nil || !strings.Contains(err.Error(), "too little") {
@@ -288,22 +417,30 @@ func TestLab(t *testing.T) {
 	}
 }
 
-// children returns the names of this process's living children.
-func children(t *testing.T) []string {
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// children returns this process's living children and their names.
+func children(t *testing.T) map[int]string {
 	t.Helper()
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
+	names := map[int]string{}
 	for _, l := range lists {
 		b, err := os.ReadFile(l)
 		if err != nil {
 			continue // a thread that has ended
 		}
 		for pid := range strings.FieldsSeq(string(b)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
 			name, _ := os.ReadFile("/proc/" + pid + "/comm")
-			names = append(names, strings.TrimSpace(string(name)))
+			names[n] = strings.TrimSpace(string(name))
 		}
 	}
 	return names

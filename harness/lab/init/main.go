@@ -24,6 +24,7 @@ import (
 const (
 	channelWait = 10 * time.Second // for the channel's device to appear
 	outputWait  = time.Second      // for processes that the command left behind
+	pulsePeriod = time.Second
 )
 
 func main() {
@@ -58,10 +59,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	// The host's heartbeat has done its work when its interrupt has come.
-	go func() { _, _ = io.Copy(io.Discard, channel) }()
 	// Process 1 doesn't end, and the machine's end closes everything.
 	out := wire.NewWriter(channel)
+	go pulse(channel, out)
 	status, err := do(job, out)
 	if err != nil {
 		return errors.Join(err, out.Send(wire.Failed, []byte(err.Error())), drain(channel))
@@ -155,6 +155,33 @@ func openChannel(name string) (*os.File, error) {
 			return nil, err
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// pulse answers the host's heartbeat, to show that this machine lives: that its
+// interrupts come, since bytes of the heartbeat did, and that its timer does,
+// since a tick ended the wait.
+func pulse(channel io.Reader, out *wire.Writer) {
+	heard := make(chan struct{}, 1)
+	go func() {
+		// Without a pause: the device makes an interrupt for a byte only when
+		// the one before has been read.
+		buf := make([]byte, 512)
+		for {
+			if _, err := channel.Read(buf); err != nil {
+				return
+			}
+			select {
+			case heard <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	for range time.Tick(pulsePeriod) {
+		<-heard
+		if err := out.Send(wire.Pulse, nil); err != nil {
+			return
+		}
 	}
 }
 

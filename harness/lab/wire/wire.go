@@ -24,6 +24,7 @@ const (
 	Stderr Kind = 'e'
 	File   Kind = 'f' // a file to hand back follows; its path in the lab
 	Data   Kind = 'd' // bytes of that file; the empty frame ends it
+	Pulse  Kind = 'p' // the lab lives: it hears the host and its clock goes; empty
 	Failed Kind = 'x' // the lab can't do what it should; a message
 	Exit   Kind = 'q' // the last frame: the command's status, see Status
 )
@@ -103,7 +104,8 @@ func NewReader(r io.Reader) *Reader {
 }
 
 // Next returns the next frame; its payload is valid until the next call. The
-// error is io.EOF where the channel ends between frames.
+// error is io.EOF where the channel ends between frames, io.ErrUnexpectedEOF
+// where it ends in one, and else the reader's.
 func (r *Reader) Next() (Kind, []byte, error) {
 	if _, err := io.ReadFull(r.r, r.header[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -113,7 +115,7 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	}
 	kind, size := Kind(r.header[0]), binary.LittleEndian.Uint32(r.header[1:])
 	switch kind {
-	case Ready, Stdout, Stderr, File, Data, Failed, Exit:
+	case Ready, Stdout, Stderr, File, Data, Pulse, Failed, Exit:
 	default:
 		return 0, nil, fmt.Errorf("frame of unknown kind %#02x", r.header[0])
 	}
@@ -125,7 +127,10 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	}
 	payload := r.buf[:size]
 	if _, err := io.ReadFull(r.r, payload); err != nil {
-		return 0, nil, fmt.Errorf("frame cut off: %w", io.ErrUnexpectedEOF)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, fmt.Errorf("frame cut off: %w", err)
 	}
 	return kind, payload, nil
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -38,6 +40,9 @@ func TestRoundTrip(t *testing.T) {
 	if n, err := w.Stream(Stderr).Write(nil); n != 0 || err != nil {
 		t.Fatalf("wrote %d: %v", n, err)
 	}
+	if err := w.Send(Pulse, nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.SendExit(137); err != nil {
 		t.Fatal(err)
 	}
@@ -49,12 +54,13 @@ func TestRoundTrip(t *testing.T) {
 		{Ready, ""},
 		{Stdout, string(long[:MaxPayload])},
 		{Stdout, string(long[MaxPayload:])},
+		{Pulse, ""},
 		{Exit, "\x89\x00\x00\x00"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
-	if status, err := Status([]byte(want[3].Payload)); status != 137 || err != nil {
+	if status, err := Status([]byte(want[len(want)-1].Payload)); status != 137 || err != nil {
 		t.Errorf("status %d, %v", status, err)
 	}
 	if _, err := Status(nil); err == nil {
@@ -72,6 +78,18 @@ func TestBadFrames(t *testing.T) {
 	} {
 		if _, err := readAll(bytes.NewReader([]byte(b))); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestReaderFails: what the channel's reader fails with is not taken for an end.
+func TestReaderFails(t *testing.T) {
+	failure := errors.New("failure")
+	const frame = "o\x04\x00\x00\x00abcd"
+	for n := range len(frame) {
+		_, err := readAll(io.MultiReader(strings.NewReader(frame[:n]), iotest.ErrReader(failure)))
+		if !errors.Is(err, failure) {
+			t.Errorf("after %d bytes: got %v, want %v", n, err, failure)
 		}
 	}
 }

@@ -38,11 +38,13 @@ its status. u-root's commands are there; ship everything else with --file.
   --help                 this text
 
 Status: the command's; 128+N if signal N killed it; 127 if it isn't there;
-124 if the time was up, 125 if the lab failed, 2 for a mistake in the flags.
+123 if the lab fell silent (QEMU's emulation loses an interrupt now and then: try
+again), 124 if the time was up, 125 if the lab failed, 2 for a mistake in the flags.
 `
 
 const (
 	statusUsage   = 2
+	statusSilent  = 123
 	statusTimeout = 124
 	statusFailed  = 125
 )
@@ -146,7 +148,10 @@ func failed(err error, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "lab: the end of the lab's console:\n  %s\n", strings.ReplaceAll(e.Console, "\n", "\n  "))
 	}
 	fmt.Fprintln(stderr, e)
-	if e.Timeout {
+	switch {
+	case e.Silent:
+		return statusSilent
+	case e.Timeout:
 		return statusTimeout
 	}
 	return statusFailed

@@ -5,8 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"testing"
+
+	"fifovm/harness/lab"
 )
 
 func TestMistakes(t *testing.T) {
@@ -36,5 +39,33 @@ func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if status := run(context.Background(), []string{"--help"}, &stdout, &stderr); status != 0 || !strings.Contains(stdout.String(), "--fetch") {
 		t.Errorf("status %d, %q", status, stdout.String())
+	}
+}
+
+// TestFailed: what kept the lab from it has a status, which scripts rely on.
+func TestFailed(t *testing.T) {
+	tests := []struct {
+		err  error
+		want int
+		help string
+	}{
+		{&lab.Error{Reason: "r"}, 125, "125 if the lab failed"},
+		{&lab.Error{Reason: "r", Timeout: true}, 124, "124 if the time was up"},
+		{&lab.Error{Reason: "r", Silent: true}, 123, "123 if the lab fell silent"},
+		{errors.New("r"), 125, "125 if the lab failed"},
+	}
+	for _, tt := range tests {
+		var stderr bytes.Buffer
+		if got := failed(tt.err, &stderr); got != tt.want || stderr.String() != "lab: r\n" {
+			t.Errorf("%#v: status %d, want %d; said %q", tt.err, got, tt.want, stderr.String())
+		}
+		if !strings.Contains(usage, tt.help) {
+			t.Errorf("no %q in the usage", tt.help)
+		}
+	}
+	var stderr bytes.Buffer
+	failed(&lab.Error{Reason: "r", Silent: true, Console: "one\ntwo"}, &stderr)
+	if got, want := stderr.String(), "lab: the end of the lab's console:\n  one\n  two\nlab: r\n"; got != want {
+		t.Errorf("said %q, want %q", got, want)
 	}
 }
