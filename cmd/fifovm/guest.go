@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +27,8 @@ type guest struct {
 	memory                 memorySize
 	cpus                   int
 	engine, kvmDevice      string
+	seed                   uint64
+	paced                  bool // see vmm.Config
 
 	image *boot.Kernel // from kernel
 }
@@ -36,7 +40,8 @@ func (g *guest) flags(f *pflag.FlagSet) {
 	f.StringVarP(&g.append, "append", "a", "", "more `words` for the kernel's command line")
 	f.VarP(&g.memory, "memory", "m", "RAM, with M or G behind the number")
 	f.VarP((*cpuCount)(&g.cpus), "cpus", "c", fmt.Sprintf("CPUs, 1 to %d", vmm.MaxCPUs))
-	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "`what` runs the CPUs: kvm, or auto to let this host's abilities decide")
+	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "`what` runs the CPUs: kvm, soft, or auto to let this host's abilities decide")
+	f.Uint64Var(&g.seed, "seed", 1, "`number` that engine soft's runs depend on: with the same one they are the same")
 	kvmDeviceFlag(f, &g.kvmDevice)
 }
 
@@ -127,9 +132,16 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	if err := g.open(); err != nil {
 		return nil, err
 	}
-	b := vmm.Boot{Kernel: g.image, CommandLine: strings.TrimSpace(words + " " + g.append), Seed: make([]byte, 32)}
-	if _, err := rand.Read(b.Seed); err != nil {
-		return nil, err
+	b := vmm.Boot{Kernel: g.image, CommandLine: strings.TrimSpace(words + " " + g.append)}
+	wallClock := time.Now().UnixNano()
+	if g.engine == vmm.EngineSoft {
+		// Nothing of the host's reaches the guest.
+		b.Seed, wallClock = repeatableSeed(g.seed), softWallClock
+	} else {
+		b.Seed = make([]byte, 32)
+		if _, err := rand.Read(b.Seed); err != nil {
+			return nil, err
+		}
 	}
 	initrd, file, err := g.openInitrd()
 	if err != nil {
@@ -140,7 +152,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	}
 	b.Initrd = initrd
 	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
-		Serial: serial, WallClock: time.Now().UnixNano()})
+		Serial: serial, WallClock: wallClock, Seed: g.seed, Paced: g.paced})
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +160,16 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// softWallClock is the date that a guest on the soft engine finds, in ns from
+// 1970: the start of 2026.
+const softWallClock = 1_767_225_600 * 1_000_000_000
+
+// repeatableSeed is what the kernel's random numbers start from.
+func repeatableSeed(n uint64) []byte {
+	s := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("fifovm"), n))
+	return s[:]
 }
 
 // chooseEngine settles --engine and says in one line which it is and why.

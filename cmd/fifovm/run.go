@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"fifovm/harness"
 	"fifovm/vmm/kvm"
@@ -23,7 +25,7 @@ const runWords = "console=ttyS0 panic=-1"
 
 func runCommand() *cobra.Command {
 	var g guest
-	var noReboot bool
+	var noReboot, stats bool
 	c := &cobra.Command{
 		Use:   "run --kernel FILE [flags]",
 		Short: "Boot a guest with its console here",
@@ -37,19 +39,21 @@ The kernel's command line is "` + runWords + `", then the words of --append.
 		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/guest.cpio
   fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null`,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot) },
+		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot, stats) },
 	}
 	g.flags(c.Flags())
 	c.Flags().BoolVar(&noReboot, "no-reboot", false, "end when the guest reboots")
+	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how many instructions engine soft has executed, and how fast")
 	return c
 }
 
-func runGuest(ctx context.Context, g *guest, noReboot bool) (err error) {
+func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 	// What was given is looked at before the host is: it is the faster, and the
 	// terminal is touched only when there is a guest to show.
 	if err := g.open(); err != nil {
 		return err
 	}
+	g.paced = term.IsTerminal(int(os.Stdin.Fd())) // there is a person
 	if err := g.chooseEngine(os.Stderr); err != nil {
 		return err
 	}
@@ -61,7 +65,7 @@ func runGuest(ctx context.Context, g *guest, noReboot bool) (err error) {
 	term := newTerminal(ctx, os.Stdin, os.Stdout, leave)
 	defer func() { err = errors.Join(err, term.Close()) }()
 	for {
-		reboot, err := runOnce(ctx, g, term, leave)
+		reboot, err := runOnce(ctx, g, term, leave, stats)
 		if err != nil || !reboot || noReboot {
 			return err
 		}
@@ -70,7 +74,7 @@ func runGuest(ctx context.Context, g *guest, noReboot bool) (err error) {
 }
 
 // runOnce boots the guest and runs it to its end.
-func runOnce(ctx context.Context, g *guest, term *terminal, leave func()) (reboot bool, err error) {
+func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats bool) (reboot bool, err error) {
 	console := &harness.Console{Output: term, OnPanic: leave}
 	m, err := g.machine(runWords, [2]io.Writer{console})
 	if err != nil {
@@ -80,8 +84,14 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func()) (reboo
 		return false, errors.Join(err, m.Close())
 	}
 	term.Attach(m.Serial(0))
+	start := time.Now()
 	stop, err := m.Run(ctx)
+	took := time.Since(start)
 	term.Attach(nil)
+	n, counted := m.Retired()
+	if stats && counted {
+		defer fmt.Fprintf(os.Stderr, "fifovm: %d instructions in %.2f s: %.0f million a second\n", n, took.Seconds(), float64(n)/took.Seconds()/1e6)
+	}
 	closeErr := m.Close() // the console has everything from here on
 	panicked := console.Panic()
 	if stop == vmm.PowerOff {
@@ -93,7 +103,7 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func()) (reboo
 	case panicked != "":
 		return false, &statusError{statusPanic, fmt.Errorf("the guest's kernel panicked: %s", panicked)}
 	case err != nil:
-		return false, explain(err)
+		return false, g.explain(err)
 	case closeErr != nil:
 		return false, &statusError{statusFailed, closeErr}
 	}
@@ -101,25 +111,27 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func()) (reboo
 }
 
 // explain gives a run's error its exit status, and what there is to say of it.
-func explain(err error) error {
-	if err == nil {
-		return nil
-	}
+func (g *guest) explain(err error) error {
 	switch {
 	case errors.Is(err, x86.ErrTripleFault):
 		err = fmt.Errorf("%w: the guest's kernel could not handle an exception, nor the exception in handling that", err)
-		return &statusError{statusTripleFault, withRegisters(err)}
+		return &statusError{statusTripleFault, g.withRegisters(err)}
 	case errors.Is(err, kvm.ErrNotEmulated):
-		return &statusError{statusUsage, fmt.Errorf("%w: it emulates the kernel's code since the host has neither VMX nor SVM; use a host that has, or the KVM lab (make lab), and see `fifovm doctor`", err)}
+		return &statusError{statusUsage, fmt.Errorf("%w: it emulates the kernel's code since the host has neither VMX nor SVM; use --engine soft, or a host that has, or the KVM lab (make lab), and see `fifovm doctor`", err)}
 	}
-	return &statusError{statusFailed, withRegisters(err)}
+	return &statusError{statusFailed, g.withRegisters(err)}
 }
 
-// withRegisters adds those of the CPU that err is about, if any.
-func withRegisters(err error) error {
+// withRegisters adds those of the CPU that err is about, if any, and where in
+// the kernel it was.
+func (g *guest) withRegisters(err error) error {
 	var stuck *x86.Stuck
 	if !errors.As(err, &stuck) || stuck.Registers == nil {
 		return err
 	}
-	return &detailedError{err, stuck.Registers.String()}
+	detail := stuck.Registers.String()
+	if symbol := g.image.Symbol(stuck.Registers.RIP); symbol != "" {
+		detail = "in " + symbol + "\n" + detail
+	}
+	return &detailedError{err, detail}
 }

@@ -1,8 +1,9 @@
 //go:build unix
 
 // Command bootbench boots the same kernel and image to power-off, in turn with
-// fifovm and with QEMU, and compares the times. It runs where the engine under
-// test runs: for KVM on hosts without, that is the KVM lab.
+// fifovm and with QEMU, and compares the times: engine kvm with QEMU's KVM, engine
+// soft with QEMU's emulation (TCG). It runs where the engine under test runs:
+// for KVM on hosts without, that is the KVM lab.
 //
 // A time is that of the whole process, from its start to its end.
 package main
@@ -15,7 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -32,20 +35,21 @@ const words = "loglevel=5 rdinit=/bbin/poweroff"
 func main() {
 	pairs := flag.Int("n", 5, "pairs of boots, after one that does not count")
 	command := flag.String("fifovm", "build/fifovm", "the fifovm command")
-	kernel := flag.String("kernel", "build/kernel/kvmguest/vmlinux", "ELF kernel, which for QEMU needs kvmclock")
+	engine := flag.String("engine", "kvm", "fifovm's `engine`: kvm or soft")
+	kernel := flag.String("kernel", "build/kernel/kvmguest/vmlinux", "ELF kernel, which for QEMU's KVM needs kvmclock")
 	image := flag.String("image", "build/guest.cpio", "initial RAM disk")
 	flag.Parse()
-	if flag.NArg() > 0 || *pairs < 1 {
-		fmt.Fprintln(os.Stderr, "bootbench: no arguments, and -n of 1 or more; see -help")
+	if flag.NArg() > 0 || *pairs < 1 || *engine != "kvm" && *engine != "soft" {
+		fmt.Fprintln(os.Stderr, "bootbench: no arguments, -n of 1 or more, and -engine kvm or soft; see -help")
 		os.Exit(2)
 	}
-	if err := run(*pairs, *command, *kernel, *image); err != nil {
+	if err := run(*pairs, *command, *engine, *kernel, *image); err != nil {
 		fmt.Fprintf(os.Stderr, "bootbench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(pairs int, command, kernel, image string) error {
+func run(pairs int, command, engine, kernel, image string) error {
 	const memory = "512M"
 	dir, err := os.MkdirTemp("", "bootbench-")
 	if err != nil {
@@ -53,11 +57,16 @@ func run(pairs int, command, kernel, image string) error {
 	}
 	defer os.RemoveAll(dir)
 	qemuConsole := filepath.Join(dir, "console")
-	sides := [2][]string{
-		{command, "run", "--engine", "kvm", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
-		{"qemu-system-x86_64", "-M", "microvm", "-enable-kvm", "-cpu", "host", "-m", memory, "-nodefaults", "-no-user-config",
-			"-nographic", "-serial", "file:" + qemuConsole, "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words},
+	accel := []string{"-enable-kvm", "-cpu", "host"}
+	if engine == "soft" {
+		accel = []string{"-accel", "tcg"}
 	}
+	sides := [2][]string{
+		{command, "run", "--engine", engine, "--stats", "--no-reboot", "--memory", memory, "--kernel", kernel, "--initrd", image, "--append", words},
+		slices.Concat([]string{"qemu-system-x86_64", "-M", "microvm"}, accel, []string{"-m", memory, "-nodefaults", "-no-user-config",
+			"-nographic", "-serial", "file:" + qemuConsole, "-no-reboot", "-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 " + words}),
+	}
+	var mips []float64
 	var times [2][]float64 // ms
 	var ratios []float64
 	for i := range 1 + pairs {
@@ -74,6 +83,10 @@ func run(pairs int, command, kernel, image string) error {
 				return fmt.Errorf("%s: %w\n%s", args[0], err, out)
 			}
 			ms[s] = t
+			if m := rate.FindSubmatch(out); s == fifovm && i > 0 && m != nil {
+				v, _ := strconv.ParseFloat(string(m[1]), 64) // the pattern has made sure
+				mips = append(mips, v)
+			}
 		}
 		if i == 0 {
 			continue // fills the caches
@@ -84,12 +97,22 @@ func run(pairs int, command, kernel, image string) error {
 		}
 		ratios = append(ratios, ms[fifovm]/ms[qemu])
 	}
-	fmt.Printf("kvm_boot_ms: %.0f\n", median(times[fifovm]))
-	fmt.Printf("qemu_kvm_boot_ms: %.0f\n", median(times[qemu]))
-	fmt.Printf("kvm_boot_ratio_pairwise: %.2f\n", median(ratios))
-	fmt.Printf("kvm_boot_ratio_to_qemu: %.2f\n", median(times[0])/median(times[qemu]))
+	names := map[string][2]string{"kvm": {"kvm", "qemu_kvm"}, "soft": {"soft", "qemu_tcg"}}[engine]
+	fmt.Printf("%s_boot_ms: %.0f\n", names[fifovm], median(times[fifovm]))
+	fmt.Printf("%s_boot_ms: %.0f\n", names[qemu], median(times[qemu]))
+	fmt.Printf("boot_ratio_pairwise: %.2f\n", median(ratios))
+	ratio := median(times[fifovm]) / median(times[qemu])
+	if engine == "kvm" {
+		fmt.Printf("kvm_boot_ratio_to_qemu: %.2f\n", ratio)
+		return nil
+	}
+	fmt.Printf("boot_ratio_to_qemu_tcg: %.2f\n", ratio)
+	fmt.Printf("mips: %.0f\n", median(mips))
 	return nil
 }
+
+// rate is what fifovm says of its speed.
+var rate = regexp.MustCompile(`instructions in [0-9.]+ s: ([0-9]+) million a second`)
 
 // boot runs a command to its end, a power-off.
 func boot(args []string) (ms float64, out []byte, err error) {

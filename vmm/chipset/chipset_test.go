@@ -303,8 +303,8 @@ func TestLayout(t *testing.T) {
 	}{
 		{"32-bit window", PCIWindow32, PCIWindow32Size},
 		{"ECAM", ECAM, ECAMSize},
-		{"I/O APIC", IOAPIC, IOAPICSize},
-		{"local APIC", LocalAPIC, LocalAPICSize},
+		{"I/O APIC", IOAPICBase, IOAPICSize},
+		{"local APIC", LocalAPICBase, LocalAPICSize},
 		{"64-bit window", PCIWindow64, PCIWindow64Size},
 	} {
 		if err := mmio.Map(r.base, r.size, r.name, nil); err != nil {

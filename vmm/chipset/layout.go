@@ -53,12 +53,12 @@ const (
 	ECAM     = 0xe000_0000
 	ECAMSize = 1 << 20
 
-	// IOAPIC and LocalAPIC are where they are after power on (Intel 82093AA data
-	// sheet; Intel SDM volume 3, on the APIC).
-	IOAPIC        = 0xfec0_0000
+	// IOAPICBase and LocalAPICBase are where they are after power on (Intel
+	// 82093AA data sheet; Intel SDM volume 3, on the APIC).
+	IOAPICBase    = 0xfec0_0000
 	IOAPICSize    = 0x1000
 	IOAPICInputs  = 24
-	LocalAPIC     = 0xfee0_0000
+	LocalAPICBase = 0xfee0_0000
 	LocalAPICSize = 0x1000
 
 	// PCIWindow64 is where 64-bit BARs lie: the upper half of the 39 physical

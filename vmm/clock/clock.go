@@ -90,6 +90,18 @@ func (c *Clock) Cancel(owner string, kind uint32) int {
 	return n - len(c.queue)
 }
 
+// Pending tells when the next event of owner with that kind comes; ok is false
+// if there is none. A device that takes its state back asks, as the queue's
+// state has come back before.
+func (c *Clock) Pending(owner string, kind uint32) (when int64, ok bool) {
+	for i := len(c.queue) - 1; i >= 0; i-- {
+		if e := &c.queue[i]; e.Kind == kind && e.Owner == owner {
+			return e.When, true
+		}
+	}
+	return 0, false
+}
+
 // Next is the time of the earliest event, Never if there is none.
 func (c *Clock) Next() int64 {
 	if len(c.queue) == 0 {

@@ -120,6 +120,32 @@ func TestCancel(t *testing.T) {
 	l.expect(t, 9, 7, 5, 50, 3, 1)
 }
 
+func TestPending(t *testing.T) {
+	c, now, l := newClock()
+	c.Register("other", l)
+	expect := func(owner string, kind uint32, want int64, wantOK bool) {
+		t.Helper()
+		if when, ok := c.Pending(owner, kind); when != want || ok != wantOK {
+			t.Errorf("%s, kind %d: pending at %d, %v, want %d, %v", owner, kind, when, ok, want, wantOK)
+		}
+	}
+	expect("dev", 0, 0, false)
+	c.Schedule(30, "dev", 0, 0)
+	c.Schedule(20, "dev", 0, 0)
+	c.Schedule(10, "dev", 1, 0)
+	c.Schedule(5, "other", 0, 0)
+	expect("dev", 0, 20, true)
+	expect("dev", 1, 10, true)
+	expect("other", 0, 5, true)
+	expect("other", 1, 0, false)
+	*now = 20
+	c.RunDue()
+	expect("dev", 0, 30, true)
+	expect("dev", 1, 0, false)
+	c.Cancel("dev", 0)
+	expect("dev", 0, 0, false)
+}
+
 func TestOnEarlier(t *testing.T) {
 	c, now, _ := newClock()
 	calls := 0

@@ -5,8 +5,6 @@ package kvm
 import (
 	"fmt"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"fifovm/vmm/x86"
 )
 
@@ -44,26 +42,8 @@ func (c *vcpu) internalError() error {
 	if err != nil {
 		return c.errorf("could not emulate an instruction, nor give the registers: %w", err)
 	}
-	code := c.code(s)
-	text := "an instruction that is not in RAM"
-	if len(code) > 0 {
-		text = fmt.Sprintf("% x", code)
-		if inst, err := x86asm.Decode(code, mode(s)); err == nil {
-			text = fmt.Sprintf("%q (% x)", x86asm.IntelSyntax(inst, s.RIP, nil), code[:inst.Len])
-		}
-	}
-	return &x86.Stuck{CPU: c.index, Registers: s, Err: fmt.Errorf("%w: %s at %#x, CPL %d", ErrNotEmulated, text, s.RIP, s.Seg[x86.SS].DPL)}
-}
-
-// mode is the operand size in which x86asm decodes.
-func mode(s *x86.CPU) int {
-	switch {
-	case s.Seg[x86.CS].L != 0:
-		return 64
-	case s.Seg[x86.CS].DB != 0:
-		return 32
-	}
-	return 16
+	return &x86.Stuck{CPU: c.index, Registers: s, Err: fmt.Errorf("%w: %s at %#x, CPL %d", ErrNotEmulated,
+		x86.Disassemble(c.code(s), s), s.RIP, s.Seg[x86.SS].DPL)}
 }
 
 // code reads the bytes at the instruction pointer, up to the longest

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"fifovm/vmm/kvm"
 	"fifovm/vmm/x86"
@@ -13,6 +14,9 @@ type Engine interface {
 	// Run runs every CPU until ctx is done, which is no error, or until one
 	// can't go on: the error then is an *x86.Stuck. When it returns, no CPU runs.
 	Run(ctx context.Context) error
+	// Stop is called by a device, in an access or event, when the run's context
+	// is done: the guest executes nothing more, if the engine can help it.
+	Stop()
 	// State and SetState give out and take in the whole state. The engine must
 	// not be running.
 	State() (*x86.State, error)
@@ -28,30 +32,32 @@ type Engine interface {
 const (
 	EngineAuto = "auto"
 	EngineKVM  = "kvm"
+	EngineSoft = "soft"
 )
 
 // ChooseEngine decides what name ("auto" or an engine's name) means on this
 // host and says why in a few words. device is KVM's device file; empty means
-// the usual one. An error names the way out.
+// the usual one.
 //
 // An engine that was asked for by name is not tried first: a host on which it
 // does badly is the user's choice.
 func ChooseEngine(name, device string) (engine, reason string, err error) {
 	switch name {
-	case EngineKVM:
-		return EngineKVM, "as asked for", nil
+	case EngineKVM, EngineSoft:
+		return name, "as asked for", nil
 	case EngineAuto:
 	default:
-		return "", "", fmt.Errorf("engine %q is unknown: use %s or %s", name, EngineAuto, EngineKVM)
+		return "", "", fmt.Errorf("engine %q is unknown: use %s, %s or %s", name, EngineAuto, EngineKVM, EngineSoft)
 	}
 	// Opening the device proves nothing: there are KVMs that answer every
 	// capability and then emulate the kernel's code instruction by instruction.
 	ns, err := kvm.Speed(device, 0)
-	if err != nil {
-		return "", "", err
-	}
-	if ns >= kvm.NativeBelow {
-		return "", "", fmt.Errorf("%w: this host's KVM emulates ring-0 code (%.0f ns an instruction): use a host with VMX or SVM, or the KVM lab (make lab)", kvm.ErrUnavailable, ns)
+	switch {
+	case err != nil:
+		why := strings.TrimPrefix(err.Error(), kvm.ErrUnavailable.Error()+": ")
+		return EngineSoft, "no KVM here: " + why, nil
+	case ns >= kvm.NativeBelow:
+		return EngineSoft, fmt.Sprintf("this host's KVM emulates ring-0 code, %.0f ns an instruction", ns), nil
 	}
 	return EngineKVM, fmt.Sprintf("it runs ring-0 code natively, %.2g ns an instruction", ns), nil
 }

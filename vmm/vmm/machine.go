@@ -20,6 +20,7 @@ import (
 	"fifovm/vmm/kvm"
 	"fifovm/vmm/memory"
 	"fifovm/vmm/pci"
+	"fifovm/vmm/soft"
 	"fifovm/vmm/x86"
 )
 
@@ -28,7 +29,7 @@ const MaxCPUs = 64
 
 // Config is what a machine is made of.
 type Config struct {
-	Engine    string // EngineKVM; what ChooseEngine gave
+	Engine    string // EngineKVM or EngineSoft; what ChooseEngine gave
 	KVMDevice string // KVM's device file; empty means the usual one
 	CPUs      int    // 1 to MaxCPUs
 	Memory    uint64 // bytes of RAM; not used where RAM is given
@@ -40,6 +41,18 @@ type Config struct {
 	Serial [2]io.Writer
 	// WallClock is the time at the start, in ns from 1970, UTC.
 	WallClock int64
+	// Seed decides the order in which the soft engine's CPUs take turns. With
+	// the same seed, and everything else the same, a run is the same.
+	Seed uint64
+	// Paced has an idle guest on the soft engine wait as long as it would on
+	// real hardware, for a person to talk to. Without, it skips to what comes
+	// next, and its runs are repeatable.
+	Paced bool
+	// Input is what comes in on the serial ports at set times.
+	Input []Input
+	// OnInput, if not nil, is told of what comes in otherwise, so that it can be
+	// Input in another run. It is called with the machine locked.
+	OnInput func(Input)
 }
 
 // Stop is why a run ended.
@@ -72,7 +85,7 @@ type Machine struct {
 	mu      sync.Mutex
 	cfg     Config
 	ram     *memory.RAM
-	host    *clock.Host
+	time    timeSource
 	clock   *clock.Clock
 	ports   *bus.Space
 	mmio    *bus.Space
@@ -93,7 +106,7 @@ func New(cfg Config) (_ *Machine, err error) {
 	if cfg.CPUs < 1 || cfg.CPUs > MaxCPUs {
 		return nil, fmt.Errorf("vmm: %d CPUs: want 1 to %d", cfg.CPUs, MaxCPUs)
 	}
-	m := &Machine{cfg: cfg, ram: cfg.RAM, host: clock.NewHost(), ports: bus.NewPorts(), mmio: bus.NewMMIO()}
+	m := &Machine{cfg: cfg, ram: cfg.RAM, ports: bus.NewPorts(), mmio: bus.NewMMIO()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -104,7 +117,11 @@ func New(cfg Config) (_ *Machine, err error) {
 			return nil, err
 		}
 	}
-	m.clock = clock.New(m.host)
+	virtual := new(clock.Virtual)
+	if m.time = clock.NewHost(); cfg.Engine == EngineSoft {
+		m.time = virtual
+	}
+	m.clock = clock.New(m.time)
 	if err := m.wire(); err != nil {
 		return nil, err
 	}
@@ -112,10 +129,30 @@ func New(cfg Config) (_ *Machine, err error) {
 	case EngineKVM:
 		m.engine, err = newKVM(kvm.Config{Device: cfg.KVMDevice, CPUs: cfg.CPUs, RAM: m.ram,
 			Ports: m.ports, MMIO: m.mmio, Clock: m.clock, Lock: &m.mu, OnStop: func() { m.holdOutput(false) }})
+	case EngineSoft:
+		m.engine, err = newSoft(soft.Config{CPUs: cfg.CPUs, RAM: m.ram, Ports: m.ports, MMIO: m.mmio,
+			Time: virtual, Clock: m.clock, Lock: &m.mu, Seed: cfg.Seed, Paced: cfg.Paced})
 	default:
 		err = fmt.Errorf("vmm: there is no engine %q", cfg.Engine)
 	}
-	return m, err
+	if err != nil {
+		return nil, err
+	}
+	return m, m.scheduleInput()
+}
+
+// timeSource is where the machine's time comes from.
+type timeSource interface {
+	clock.Source
+	Set(now int64)
+}
+
+func newSoft(cfg soft.Config) (Engine, error) {
+	e, err := soft.New(cfg)
+	if err != nil {
+		return nil, err // not a nil *soft.Engine in an Engine
+	}
+	return e, nil
 }
 
 // wire makes the chipset and puts it on the buses.
@@ -124,7 +161,7 @@ func (m *Machine) wire() error {
 		name string
 		irq  uint32
 	}{{"ttyS0", chipset.COM1IRQ}, {"ttyS1", chipset.COM2IRQ}} {
-		m.serial[i] = newSerialPort(m, u.name, m.line(u.irq), m.cfg.Serial[i])
+		m.serial[i] = newSerialPort(m, i, u.name, m.line(u.irq), m.cfg.Serial[i])
 	}
 	m.cmos = chipset.NewCMOS(m.clock, "cmos", m.line(chipset.CMOSIRQ), m.cfg.WallClock)
 	m.power = chipset.NewPower(m.ended)
@@ -164,6 +201,7 @@ func (m *Machine) ended(s chipset.Stop) {
 		m.stop = Reset
 	}
 	m.cancel()
+	m.engine.Stop()
 }
 
 // fail ends the run because a device could not do its work.
@@ -171,6 +209,7 @@ func (m *Machine) fail(err error) {
 	m.broken = errors.Join(m.broken, err)
 	if m.cancel != nil {
 		m.cancel()
+		m.engine.Stop()
 	}
 }
 
@@ -226,6 +265,16 @@ func (m *Machine) Run(ctx context.Context) (Stop, error) {
 // sent so far.
 func (m *Machine) Flush(i int) { m.serial[i].out.flush() }
 
+// Retired is how many instructions the guest has executed, as far as the engine
+// counts them: ok is false for KVM.
+func (m *Machine) Retired() (n int64, ok bool) {
+	e, ok := m.engine.(*soft.Engine)
+	if !ok {
+		return 0, false
+	}
+	return e.Retired(), true
+}
+
 // holdOutput says whether the guest waits for slow serial writers: not while it
 // is to stop, since it must stop at once.
 func (m *Machine) holdOutput(wait bool) {
@@ -262,8 +311,8 @@ func (m *Machine) Load(b Boot) error {
 // platform tells the firmware tables where things are.
 func platform() boot.Platform {
 	return boot.Platform{
-		LocalAPIC: chipset.LocalAPIC,
-		IOAPIC:    chipset.IOAPIC,
+		LocalAPIC: chipset.LocalAPICBase,
+		IOAPIC:    chipset.IOAPICBase,
 		ECAM:      boot.Window{Base: chipset.ECAM, Size: chipset.ECAMSize},
 		MMIO32:    boot.Window{Base: chipset.PCIWindow32, Size: chipset.PCIWindow32Size},
 		MMIO64:    boot.Window{Base: chipset.PCIWindow64, Size: chipset.PCIWindow64Size},

@@ -1,7 +1,9 @@
 package vmm
 
 import (
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"fifovm/vmm/chipset"
@@ -17,6 +19,7 @@ type SerialPort interface {
 // serialPort is a UART with the host's ends of its cable.
 type serialPort struct {
 	machine *Machine
+	index   int // of the port
 	uart    *chipset.UART
 	out     *output
 
@@ -27,8 +30,8 @@ type serialPort struct {
 	closed bool
 }
 
-func newSerialPort(m *Machine, name string, irq func(bool), w io.Writer) *serialPort {
-	s := &serialPort{machine: m, out: newOutput(w), room: sync.NewCond(&m.mu)}
+func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
+	s := &serialPort{machine: m, index: index, out: newOutput(w), room: sync.NewCond(&m.mu)}
 	s.uart = chipset.NewUART(m.clock, name, irq, s.out.put)
 	s.uart.OnRoom = s.room.Signal
 	return s
@@ -44,7 +47,11 @@ func (s *serialPort) Write(p []byte) (n int, err error) {
 		if s.closed {
 			return n, io.ErrClosedPipe
 		}
-		n += s.uart.Input(p[n:])
+		taken := s.uart.Input(p[n:])
+		if f := s.machine.cfg.OnInput; f != nil && taken > 0 {
+			f(Input{When: s.machine.clock.Now(), Port: s.index, Data: slices.Clone(p[n : n+taken])})
+		}
+		n += taken
 		if n == len(p) {
 			return n, nil
 		}
@@ -73,6 +80,56 @@ func (s *serialPort) close() error {
 	s.room.Broadcast()
 	s.machine.mu.Unlock()
 	return s.out.close()
+}
+
+// Input is what comes in on a serial port at some time.
+type Input struct {
+	When int64 // ns on the machine's clock
+	Port int   // 0: ttyS0, 1: ttyS1
+	Data []byte
+}
+
+// inputOwner is whose events the bytes of Config.Input are: one each, with the
+// port as its kind and the byte as its payload.
+const inputOwner = "serial input"
+
+// inputWaits is set in the kind of an event whose byte found no room before.
+const inputWaits = 1 << 8
+
+// inputRetry is how long a byte waits, in ns, that the guest's UART has no room
+// for.
+const inputRetry = 100_000
+
+func (m *Machine) scheduleInput() error {
+	m.clock.Register(inputOwner, serialInput{m})
+	for _, in := range m.cfg.Input {
+		if in.Port < 0 || in.Port >= len(m.serial) {
+			return fmt.Errorf("vmm: input for serial port %d: there are %d", in.Port, len(m.serial))
+		}
+		for _, b := range in.Data {
+			m.clock.Schedule(in.When, inputOwner, uint32(in.Port), uint64(b))
+		}
+	}
+	return nil
+}
+
+// serialInput has the bytes of Config.Input come in.
+type serialInput struct{ m *Machine }
+
+func (s serialInput) HandleEvent(kind uint32, payload uint64) {
+	port := kind &^ inputWaits
+	waits := port | inputWaits
+	when := s.m.clock.Now() + inputRetry
+	if kind == port {
+		// A byte does not overtake those that wait.
+		if last, ok := s.m.clock.Pending(inputOwner, waits); ok {
+			s.m.clock.Schedule(last, inputOwner, waits, payload)
+			return
+		}
+	}
+	if s.m.serial[port].uart.Input([]byte{byte(payload)}) == 0 {
+		s.m.clock.Schedule(when, inputOwner, waits, payload)
+	}
 }
 
 // outputLimit is how many bytes a guest may send ahead of its writer.

@@ -1,6 +1,9 @@
 package vmm
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 
 	"fifovm/vmm/chipset"
@@ -49,7 +52,7 @@ func (m *Machine) State() (*State, error) {
 func (m *Machine) SetState(s *State) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.host.Set(s.Now)
+	m.time.Set(s.Now)
 	err := errors.Join(
 		m.clock.SetState(s.Clock),
 		m.serial[0].uart.SetState(s.UART[0]),
@@ -64,4 +67,22 @@ func (m *Machine) SetState(s *State) error {
 		p.room.Signal() // a UART that has become ready calls nobody
 	}
 	return err
+}
+
+// Hash is a digest of the whole state, RAM included, of a machine that is not
+// running: two machines in the same state have the same.
+func (m *Machine) Hash() (string, error) {
+	s, err := m.State()
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	// Nothing in a state is a map, so its text is the same each time.
+	if err := json.NewEncoder(h).Encode(s); err != nil {
+		return "", err
+	}
+	for _, slot := range m.ram.Slots() {
+		h.Write(slot.Bytes)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -14,6 +14,15 @@ type State struct {
 	// used or not. No line of this machine reaches them; they are here so that
 	// a guest that wrote to them finds the same bytes after a restore.
 	PIC [2]PIC
+	// Turn is where the soft engine's schedule is. KVM has none: it is zero.
+	Turn Turn
+}
+
+// Turn is a moment in the schedule of CPUs that take turns.
+type Turn struct {
+	CPU    int    // whose turn it is
+	Until  int64  // when it ends, in ns
+	Random []byte // state of the generator that the turns' lengths come from
 }
 
 // CPU is the whole state of one CPU.

@@ -10,6 +10,8 @@ package x86
 const (
 	CR0PE = 1 << 0  // protected mode
 	CR0MP = 1 << 1  // monitor coprocessor
+	CR0EM = 1 << 2  // no x87: its instructions fault
+	CR0TS = 1 << 3  // task switched: the FPU's instructions fault
 	CR0ET = 1 << 4  // always one
 	CR0NE = 1 << 5  // x87 errors as #MF
 	CR0WP = 1 << 16 // read-only pages bind CPL 0 too
@@ -21,6 +23,8 @@ const (
 
 // Bits of CR4 (SDM volume 3, 2.5).
 const (
+	CR4TSD        = 1 << 2 // RDTSC at CPL 0 only
+	CR4DE         = 1 << 3
 	CR4PSE        = 1 << 4
 	CR4PAE        = 1 << 5
 	CR4PGE        = 1 << 7
@@ -41,9 +45,24 @@ const (
 
 // Bits of RFLAGS (SDM volume 1, 3.4.3).
 const (
+	FlagCF       = 1 << 0
 	FlagReserved = 1 << 1 // always one
+	FlagPF       = 1 << 2
+	FlagAF       = 1 << 4
+	FlagZF       = 1 << 6
+	FlagSF       = 1 << 7
 	FlagTF       = 1 << 8
 	FlagIF       = 1 << 9
+	FlagDF       = 1 << 10
+	FlagOF       = 1 << 11
+	FlagIOPL     = 3 << 12
+	FlagNT       = 1 << 14
+	FlagRF       = 1 << 16
+	FlagVM       = 1 << 17
+	FlagAC       = 1 << 18
+	FlagVIF      = 1 << 19
+	FlagVIP      = 1 << 20
+	FlagID       = 1 << 21
 )
 
 // Bits of a page-table entry (SDM volume 3, 4.5).
@@ -54,6 +73,7 @@ const (
 	PTEAccessed = 1 << 5
 	PTEDirty    = 1 << 6
 	PTELarge    = 1 << 7
+	PTEGlobal   = 1 << 8
 	PTENX       = 1 << 63
 	// PTEAddress masks the physical address of a 4 KiB page or a table.
 	PTEAddress = 0x000f_ffff_ffff_f000
@@ -89,6 +109,37 @@ const (
 	DS
 	FS
 	GS
+)
+
+// Exceptions (SDM volume 3, table 6-1).
+const (
+	DE      = 0  // divide error
+	DB      = 1  // debug
+	NMI     = 2  // non-maskable interrupt
+	BP      = 3  // breakpoint
+	OF      = 4  // overflow
+	BR      = 5  // BOUND
+	UD      = 6  // invalid opcode
+	NM      = 7  // no math coprocessor
+	DF      = 8  // double fault
+	TS      = 10 // invalid TSS
+	NP      = 11 // segment not present
+	SSFault = 12 // stack-segment fault
+	GP      = 13 // general protection
+	PF      = 14 // page fault
+	MF      = 16 // x87 floating-point error
+	AC      = 17 // alignment check
+	MC      = 18 // machine check
+	XM      = 19 // SIMD floating-point exception
+)
+
+// Bits of a page fault's error code (SDM volume 3, 4.7).
+const (
+	PFPresent  = 1 << 0 // the page was there: its rights forbid it
+	PFWrite    = 1 << 1
+	PFUser     = 1 << 2
+	PFReserved = 1 << 3 // a reserved bit is set in an entry
+	PFFetch    = 1 << 4
 )
 
 // Types of system and code segments (SDM volume 3, 3.4.5.1 and 3.5).

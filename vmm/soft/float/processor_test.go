@@ -61,6 +61,9 @@ func hexNumber(s string) uint64 {
 func hexF80(s string) F80 { return F80{hexNumber(s[4:]), uint16(hexNumber(s[:4]))} }
 
 func hexMemory(s string) (m [10]byte) {
+	if s == "-" {
+		return m
+	}
 	if _, err := hex.Decode(m[:], []byte(s)); err != nil {
 		panic(err)
 	}
@@ -102,7 +105,7 @@ const (
 
 func (c *x87Case) compared(order int) {
 	c.st[0] = c.a
-	c.status = map[int]uint16{-1: c0, 0: c3, 1: 0, 2: c0 | c2 | c3}[order]
+	c.status = [...]uint16{c0, c3, 0, c0 | c2 | c3}[order+1]
 }
 
 func (c *x87Case) remainder(v F80, quotient uint8, complete bool) {
@@ -143,7 +146,7 @@ var x87Ops = map[string]func(e *Env, c *x87Case){
 	"fistt16": func(e *Env, c *x87Case) { c.store(uint64(e.F80ToInt16(c.a, true)), 2) },
 	"fistt32": func(e *Env, c *x87Case) { c.store(uint64(e.F80ToInt32(c.a, true)), 4) },
 	"fistt64": func(e *Env, c *x87Case) { c.store(uint64(e.F80ToInt64(c.a, true)), 8) },
-	"fbstp":   func(e *Env, c *x87Case) { bcd := e.F80ToBCD(c.a); c.memory = bcd[:] },
+	"fbstp":   func(e *Env, c *x87Case) { bcd := e.F80ToBCD(c.a); c.memory = append(c.memory, bcd[:]...) },
 	"fbld":    func(e *Env, c *x87Case) { c.set(e.BCDToF80(c.m)) },
 	"fld32":   func(e *Env, c *x87Case) { c.set(e.F32ToF80(c.m32())) },
 	"fld64":   func(e *Env, c *x87Case) { c.set(e.F64ToF80(c.m64())) },
@@ -290,7 +293,7 @@ var sseOps = map[string]func(e *Env, a, b uint64) uint64{
 
 // eflags is COMISS's answer: ZF, PF and CF.
 func eflags(order int) uint64 {
-	return map[int]uint64{-1: 1, 0: 0x40, 1: 0, 2: 0x45}[order]
+	return [...]uint64{1, 0x40, 0, 0x45}[order+1]
 }
 
 func fromMXCSR(csr uint64) *Env {

@@ -187,7 +187,7 @@ func sqrt(x number) exact {
 		hi, lo = x.sig, 0
 	}
 	// 52 bits of the root from the host (IEEE 754 defines each of them), the
-	// rest by one step of Newton's method, which may end one too high.
+	// rest by one step of Newton's method, which ends on the root or above it.
 	q := uint64(math.MaxUint64)
 	if s := math.Sqrt(float64(hi)) * (1 << 32); s < 1<<64 && uint64(s) > hi {
 		q = uint64(s)
@@ -202,12 +202,8 @@ func sqrt(x number) exact {
 		h, l := bits.Mul64(q, q)
 		remLo, borrow := bits.Sub64(lo, l, 0)
 		remHi, borrow := bits.Sub64(hi, h, borrow)
-		switch {
-		case borrow != 0:
+		if borrow != 0 {
 			q--
-			continue
-		case remHi > 1 || remHi == 1 && remLo > q<<1: // 2q has 65 bits
-			q++
 			continue
 		}
 		// The root lies above q+1/2 if and only if the remainder exceeds q.

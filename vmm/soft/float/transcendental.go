@@ -343,13 +343,10 @@ func (e *Env) Log2_80(y, x F80) F80 {
 	case a.sig == 1<<63:
 		return e.exactly(b, a.exp)
 	}
-	// x = 2^n m, m between sqrt(1/2) and sqrt(2): log2 x = n + 2 atanh((m-1)/(m+1)) / ln 2.
+	// x = 2^n m, 1 < m < 2: log2 x = n + 2 atanh((m-1)/(m+1)) / ln 2. Just below 1
+	// that cancels 64 bits, which leaves enough.
 	n := a.exp
 	a.exp = 0
-	if a.sig > 0xb504f333f9de6484 {
-		n++
-		a.exp = -1
-	}
 	m := a.big()
 	t := newFloat().Sub(m, one)
 	t.Quo(t, m.Add(m, one))

@@ -1,0 +1,40 @@
+package boot
+
+import (
+	"debug/elf"
+	"fmt"
+)
+
+// Symbol names the function that a linear address of the guest is in, as
+// "name+0x12", for reports; it is empty where the kernel's file has no symbols
+// or none for that address. The kernel must be where it was linked for: without
+// address space randomization.
+func (k *Kernel) Symbol(addr uint64) string {
+	f, err := elf.Open(k.name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close() // read only: closing cannot lose anything
+	symbols, err := f.Symbols()
+	if err != nil {
+		return ""
+	}
+	var best *elf.Symbol
+	for i := range symbols {
+		s := &symbols[i]
+		if t := elf.ST_TYPE(s.Info); t != elf.STT_FUNC && t != elf.STT_NOTYPE || s.Section == elf.SHN_ABS {
+			continue
+		}
+		// A function written in assembly may have no size.
+		if s.Value > addr || s.Size != 0 && addr-s.Value >= s.Size {
+			continue
+		}
+		if best == nil || s.Value > best.Value {
+			best = s
+		}
+	}
+	if best == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s+%#x", best.Name, addr-best.Value)
+}

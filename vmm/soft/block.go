@@ -1,0 +1,411 @@
+package soft
+
+import (
+	"slices"
+
+	"fifovm/vmm/x86"
+)
+
+// block is a run of decoded instructions that lies in one page of guest RAM and
+// ends with the first that may continue elsewhere. The last op sets RIP: where
+// the last instruction does not, it is one of our own.
+type block struct {
+	ops   []op
+	n     int64 // instructions; 0 for a block that was killed
+	links [2]link
+	at    uint64 // guest-physical address
+	size  uint64 // in bytes
+	mode  mode
+	// cross is the page into which the block's only instruction crosses; 0 for
+	// the others.
+	cross uint64
+}
+
+// link remembers which block is at an address. It holds while cpu.gens has not
+// changed for that address.
+type link struct {
+	rip, gen uint64
+	block    *block
+}
+
+const (
+	maxBlock    = 48   // instructions
+	jumpEntries = 4096 // of cpu.jumps
+	genUser     = 1    // in a generation: made at CPL 3
+	genStep     = 2
+)
+
+// mode is what an instruction's decoding depends on besides its bytes.
+type mode uint8
+
+const (
+	mode64    mode = 1 << iota // CS.L
+	mode32                     // CS.D
+	modeFPU                    // x87 and MMX instructions don't fault with #NM or #UD
+	modeSSE                    // nor do those of SSE
+	modeTS                     // what faults faults with #NM, not #UD
+	modeAlone                  // blocks of one instruction
+	modeStack                  // SS.B, outside of 64-bit mode
+)
+
+// updateMode is to be called when CS, SS, CR0, CR4 or EFER may have changed.
+func (c *cpu) updateMode() {
+	m := c.mode & modeAlone
+	cs := &c.seg[x86.CS]
+	switch {
+	case c.efer&x86.EFERLMA != 0 && cs.L != 0:
+		m |= mode64
+	case cs.DB != 0:
+		m |= mode32
+	}
+	if m&mode64 == 0 && c.seg[x86.SS].DB != 0 {
+		m |= modeStack
+	}
+	ts, em := c.cr0&x86.CR0TS != 0, c.cr0&x86.CR0EM != 0
+	if !ts && !em {
+		m |= modeFPU
+	}
+	if ts {
+		m |= modeTS
+	}
+	if !ts && !em && c.cr4&x86.CR4OSFXSR != 0 {
+		m |= modeSSE
+	}
+	if m != c.mode {
+		c.mode = m
+		c.unlink(true)
+	}
+}
+
+// unlink makes all links stale, or those that a load of CR3 may have made.
+func (c *cpu) unlink(global bool) {
+	upper := global || c.fetched.localUpper
+	for i := range c.gens {
+		if i == 0 || upper {
+			c.engine.generation += genStep
+			c.gens[i] = c.engine.generation | c.gens[i]&genUser
+		}
+	}
+	if upper {
+		c.fetched = fetchedPages{}
+	}
+}
+
+// fetchedPages knows from which pages there may be links, so that an INVLPG of
+// others costs nothing. It errs to the safe side.
+type fetchedPages struct {
+	small      [64]uint64 // a bit for the pages of a number modulo 4096
+	large      [64]uint64 // for large pages, by GiB
+	localUpper bool       // some of the upper half was not global
+}
+
+func bit(n uint64) (word, mask uint64) { return n >> 6 & 63, 1 << (n & 63) }
+
+func (f *fetchedPages) add(addr uint64, flags tlbFlags) {
+	w, m := bit(addr >> pageShift)
+	f.small[w] |= m
+	if flags&tlbLarge != 0 {
+		w, m := bit(addr >> 30)
+		f.large[w] |= m
+	}
+	if addr>>63 != 0 && flags&tlbGlobal == 0 {
+		f.localUpper = true
+	}
+}
+
+func (f *fetchedPages) has(addr uint64) bool {
+	w, m := bit(addr >> pageShift)
+	v, n := bit(addr >> 30)
+	return f.small[w]&m != 0 || f.large[v]&n != 0
+}
+
+// follow finds the block at RIP, and remembers it in l.
+func (c *cpu) follow(l *link) *block {
+	rip := c.r[slotRIP]
+	j := &c.jumps[(rip^rip>>12)%jumpEntries]
+	if j.rip != rip || j.gen != c.gens[rip>>63] || j.block.n == 0 {
+		b := c.resolve(rip)
+		*j = link{rip, c.gens[rip>>63], b}
+	}
+	*l = *j
+	return j.block
+}
+
+// resolve finds the block at rip, or decodes it. It throws what fetching its
+// first instruction faults with.
+func (c *cpu) resolve(rip uint64) *block {
+	linear := rip
+	if c.mode&mode64 == 0 {
+		linear = c.codeAddress(rip)
+	}
+	g := c.translateFetch(linear)
+	if p := c.engine.code.pages[pageIndex(c.engine, g)]; p != nil {
+		if b := p.blocks[blockKey(g, c.mode)]; b != nil {
+			if b.cross == 0 || c.translateFetch((linear|pageMask)+1)>>pageShift == b.cross {
+				return b
+			}
+			c.engine.code.kill(b)
+		}
+	}
+	return c.decodeBlock(rip, linear, g)
+}
+
+// pageIndex is the index in codeCache.pages for an address; that of an address
+// that is not in RAM never has code.
+func pageIndex(e *Engine, g uint64) uint64 {
+	if i := g >> pageShift; i < uint64(len(e.code.pages)) {
+		return i
+	}
+	return uint64(len(e.code.pages)) - 1
+}
+
+// translateFetch gives the guest-physical address of code.
+func (c *cpu) translateFetch(linear uint64) uint64 {
+	t := &c.execTLB[0]
+	if c.user() {
+		t = &c.execTLB[1]
+	}
+	e := &t.entry[linear>>pageShift%tlbEntries]
+	if e.tag != linear>>pageShift {
+		g := c.translate(linear, accessFetch, c.user())
+		c.fetched.add(linear, c.walked)
+		e.tag, e.flags, e.frame = linear>>pageShift, c.walked, g>>pageShift
+		t.large = t.large || c.walked&tlbLarge != 0
+		return g
+	}
+	c.fetched.add(linear, e.flags)
+	return e.frame<<pageShift | linear&pageMask
+}
+
+// codeCache has the decoded blocks, by the pages of RAM that they were decoded
+// from. All CPUs share it.
+type codeCache struct {
+	engine *Engine
+	// pages are those that have blocks, by number. The last entry is for
+	// whatever is not RAM, and stays nil.
+	pages []*codePage
+	spare []op // of the block that is being decoded
+}
+
+// codePage is a page with code in it.
+type codePage struct {
+	blocks map[uint32]*block // by blockKey
+	// crossing are blocks of the page before whose instruction ends in this one.
+	crossing []*block
+}
+
+func blockKey(g uint64, m mode) uint32 { return uint32(g&pageMask)<<8 | uint32(m) }
+
+// add puts a block among those of its pages. From now on writes to them come to
+// written.
+func (cc *codeCache) add(b *block) {
+	p := cc.page(b.at >> pageShift)
+	if p == nil {
+		return // not RAM: decoded anew each time
+	}
+	p.blocks[blockKey(b.at, b.mode)] = b
+	if b.cross != 0 {
+		if q := cc.page(b.cross); q != nil {
+			q.crossing = append(q.crossing, b)
+		}
+	}
+}
+
+func (cc *codeCache) page(frame uint64) *codePage {
+	ram := cc.engine.page(frame << pageShift)
+	if ram == nil {
+		return nil
+	}
+	if cc.pages[frame] == nil {
+		cc.pages[frame] = &codePage{blocks: map[uint32]*block{}}
+		for _, c := range cc.engine.cpus {
+			for m := range c.tlbs {
+				for i := range c.tlbs[m].wr.entry {
+					if e := &c.tlbs[m].wr.entry[i]; e.page == ram {
+						e.tag, e.page = noPage, nil
+					}
+				}
+			}
+		}
+	}
+	return cc.pages[frame]
+}
+
+// written drops the blocks that a write of n bytes at g, all in one page,
+// changes.
+func (cc *codeCache) written(g, n uint64) {
+	p := cc.pages[g>>pageShift]
+	if p == nil {
+		return
+	}
+	for _, b := range p.blocks {
+		if b.at < g+n && g < b.at+b.size {
+			cc.kill(b)
+		}
+	}
+	for _, b := range slices.Clone(p.crossing) {
+		if end := (b.at + b.size) & pageMask; g&pageMask < end {
+			cc.kill(b)
+		}
+	}
+	if len(p.blocks) == 0 && len(p.crossing) == 0 {
+		cc.pages[g>>pageShift] = nil
+	}
+}
+
+// kill takes a block out of the cache. Links to it stay: it becomes one that
+// does nothing and leads to whatever is at its address now.
+func (cc *codeCache) kill(b *block) {
+	if p := cc.pages[b.at>>pageShift]; p != nil {
+		delete(p.blocks, blockKey(b.at, b.mode))
+	}
+	if b.cross != 0 {
+		if q := cc.pages[b.cross]; q != nil {
+			q.crossing = slices.DeleteFunc(q.crossing, func(x *block) bool { return x == b })
+		}
+	}
+	b.ops, b.n, b.links = deadOps, 0, [2]link{}
+}
+
+// deadOps are the ops of a block that was killed.
+var deadOps = []op{{fn: func(c *cpu, _ *op) { c.taken = 0 }}}
+
+// checkAlone is called before a write of n bytes at g. Where they belong to the
+// block that is executed, the rest of it may change by them: the instruction
+// then begins again, in a block of its own.
+func (c *cpu) checkAlone(g, n uint64) {
+	if b := c.block; b != nil && b.n > 1 && g < b.at+b.size && b.at < g+n {
+		panic(throwAlone)
+	}
+}
+
+// decodeBlock decodes the instructions from rip on. linear and g are its
+// addresses.
+func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
+	b := &block{at: g, mode: c.mode}
+	limit := maxBlock
+	if c.mode&modeAlone != 0 {
+		limit = 1
+	}
+	var outside [2 * maxInstruction]byte // of code that isn't in one page of RAM
+	code := c.codeBytes(g, outside[:])
+	ops := c.engine.code.spare[:0]
+	var d decoder
+	pos := 0
+	// What holds interrupts off for an instruction shares its block with that.
+	holds := false
+	for len(ops) < limit && pos < maxBlockBytes {
+		ops = append(ops, op{})
+		o := &ops[len(ops)-1]
+		d.decode(code[pos:], uint8(pos), c.mode, o)
+		if d.short {
+			if len(ops) > 1 { // it begins the next block
+				ops = ops[:len(ops)-1]
+				d.branch = false
+				break
+			}
+			b.cross = c.decodeCrossing(&d, o, code, linear)
+		}
+		pos += int(o.length)
+		if d.undefined {
+			o.fn = opLacking
+		}
+		if holds {
+			holds = false
+			break
+		}
+		holds = d.shadow
+		if b.cross != 0 || d.end && !holds {
+			break
+		}
+	}
+	b.n, b.size = int64(len(ops)), uint64(pos)
+	if !d.branch {
+		ops = append(ops, op{fn: advanceOp(c.mode, holds), imm: uint64(pos)})
+	}
+	c.engine.code.spare = ops
+	b.ops = slices.Clone(ops)
+	c.engine.code.add(b)
+	return b
+}
+
+// maxBlockBytes leaves room for a last instruction in op.off.
+const maxBlockBytes = 256 - maxInstruction
+
+// codeBytes gives the code from g to the end of its page. Where there is no RAM
+// it is what a read gives there.
+func (c *cpu) codeBytes(g uint64, outside []byte) []byte {
+	if p := c.engine.page(g); p != nil {
+		return p[g&pageMask:]
+	}
+	n := min(maxInstruction, pageSize-g&pageMask)
+	for i := range n {
+		c.readDevice(g+i, outside[i:i+1])
+	}
+	return outside[:n]
+}
+
+// decodeCrossing decodes an instruction that begins in code, at the end of the
+// page that linear is in, and continues in the next page, whose frame it gives.
+func (c *cpu) decodeCrossing(d *decoder, o *op, code []byte, linear uint64) uint64 {
+	next := linear&^pageMask + pageSize
+	if c.mode&mode64 == 0 {
+		next &= 0xffff_ffff
+	}
+	g := c.translateFetch(next)
+	var joined, outside [2 * maxInstruction]byte
+	n := copy(joined[:maxInstruction], code)
+	n += copy(joined[n:], c.codeBytes(g, outside[:])[:maxInstruction])
+	d.decode(joined[:n], 0, c.mode, o)
+	return g >> pageShift
+}
+
+// advanceOp ends a block whose last instruction does not set RIP.
+func advanceOp(m mode, shadow bool) handler {
+	switch {
+	case shadow:
+		return opAdvanceShadow
+	case m&mode64 == 0:
+		return opAdvanceLegacy
+	}
+	return opAdvance
+}
+
+// opAdvanceShadow follows an instruction that holds interrupts off for the one
+// behind the block.
+func opAdvanceShadow(c *cpu, o *op) {
+	c.shadow = x86.ShadowSTI
+	if c.mode&mode64 == 0 {
+		opAdvanceLegacy(c, o)
+	} else {
+		opAdvance(c, o)
+	}
+}
+
+// opAdvance goes on behind the block, unless its last instruction has set RIP
+// for good (c.jumped) or by its being a near branch.
+func opAdvance(c *cpu, o *op) {
+	if c.jumped {
+		c.jumped = false
+	} else {
+		c.r[slotRIP] += o.imm
+	}
+	c.taken = 0
+}
+
+func opAdvanceLegacy(c *cpu, o *op) {
+	if c.jumped {
+		c.jumped = false
+	} else {
+		c.r[slotRIP] = (c.r[slotRIP] + o.imm) & c.ripMask()
+	}
+	c.taken = 0
+}
+
+// ripMask is what RIP has of bits outside of 64-bit mode.
+func (c *cpu) ripMask() uint64 {
+	if c.mode&mode32 != 0 {
+		return 0xffff_ffff
+	}
+	return 0xffff
+}

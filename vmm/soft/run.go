@@ -1,0 +1,233 @@
+package soft
+
+import (
+	"errors"
+	"fmt"
+
+	"fifovm/vmm/x86"
+)
+
+// ready is whether the CPU has something to execute, after what has come to it
+// was acted upon.
+func (c *cpu) ready() bool {
+	if c.initPending {
+		c.initPending = false
+		c.initReset()
+	}
+	if c.sipiPending {
+		c.sipiPending = false
+		if c.activity == x86.WaitSIPI {
+			c.sipi(c.sipiVector)
+		}
+	}
+	switch c.activity {
+	case x86.Running:
+		return true
+	case x86.Halted:
+		if c.nmiPending && !c.nmiMasked {
+			return true
+		}
+		return c.offered() && c.flags&x86.FlagIF != 0
+	}
+	return false
+}
+
+// offered is whether the local APIC has an interrupt for the CPU.
+func (c *cpu) offered() bool {
+	if !c.irq {
+		return false
+	}
+	_, c.irq = c.apic.Pending()
+	return c.irq
+}
+
+// Interrupt, NMI, INIT and SIPI are the local APIC's calls (chipset.CPU).
+func (c *cpu) Interrupt() {
+	c.irq = true
+	c.engine.attention()
+}
+
+// NMI has a non-maskable interrupt wait for the CPU.
+func (c *cpu) NMI() {
+	c.nmiPending = true
+	c.engine.attention()
+}
+
+// INIT resets the CPU at its next instruction boundary.
+func (c *cpu) INIT() {
+	c.initPending, c.sipiPending = true, false
+	c.engine.attention()
+}
+
+// SIPI starts a CPU that waits for it.
+func (c *cpu) SIPI(vector uint8) {
+	c.sipiPending, c.sipiVector = true, vector
+	c.engine.attention()
+}
+
+// attend ends the run of blocks after the present one, so that what may have
+// changed is looked at: an interrupt that is no longer held off, say.
+func (c *cpu) attend() { c.limit = 0 }
+
+// run executes until the time is c.limit or later, or attention is wanted.
+func (c *cpu) run() {
+	if c.shadow != 0 {
+		c.shadow = 0
+		c.guard(c.alone)
+		return
+	}
+	if c.accept() {
+		return
+	}
+	if c.flags&x86.FlagTF != 0 {
+		c.guard(c.traced)
+		return
+	}
+	c.guard(c.blocks)
+}
+
+// accept takes an NMI or an interrupt that waits, if any.
+func (c *cpu) accept() bool {
+	switch {
+	case c.nmiPending && !c.nmiMasked:
+		c.nmiPending = false
+		c.activity = x86.Running
+		c.nmi()
+	case c.flags&x86.FlagIF != 0 && c.offered():
+		c.activity = x86.Running
+		c.interrupt(c.apic.Accept())
+	default:
+		return false
+	}
+	return true
+}
+
+// guard calls execute and delivers the fault that it throws.
+func (c *cpu) guard(execute func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			why, ok := r.(thrown)
+			if !ok {
+				panic(r)
+			}
+			c.caught(why)
+		}
+	}()
+	execute()
+}
+
+// caught continues after an instruction that did not come to its end: RIP is
+// that of the instruction.
+func (c *cpu) caught(why thrown) {
+	if b := c.block; b != nil {
+		c.now += int64(c.i)
+		c.r[slotRIP] += uint64(b.ops[c.i].off)
+		if c.mode&mode64 == 0 {
+			c.r[slotRIP] &= c.ripMask()
+		}
+	}
+	c.i, c.block, c.jumped = 0, nil, false
+	switch why {
+	case throwFault:
+		c.now++ // what faults takes its time as well: a guest that only faults has an end
+		c.deliver(c.fault)
+	case throwAlone:
+		c.guard(c.alone)
+	}
+}
+
+// blocks is the loop in which all but the exceptional happens.
+func (c *cpu) blocks() {
+	var first link
+	b := c.follow(&first)
+	for {
+		c.block = b
+		ops := b.ops
+		for i := range ops {
+			c.i = i
+			o := &ops[i]
+			o.fn(c, o)
+		}
+		c.now += b.n
+		c.i = 0
+		if c.now >= c.limit {
+			c.block = nil
+			return
+		}
+		l := &b.links[c.taken&1]
+		if rip := c.r[slotRIP]; l.rip == rip && l.gen == c.gens[rip>>63] {
+			b = l.block
+		} else {
+			c.block = nil
+			b = c.follow(l)
+		}
+	}
+}
+
+// alone executes one instruction in a block of its own.
+func (c *cpu) alone() {
+	b := c.resolveAlone()
+	c.block = b
+	for i := range b.ops {
+		b.ops[i].fn(c, &b.ops[i])
+	}
+	c.now += b.n
+	c.i, c.block = 0, nil
+}
+
+// resolveAlone is resolve for a single instruction.
+func (c *cpu) resolveAlone() *block {
+	c.mode |= modeAlone
+	defer func() { c.mode &^= modeAlone }()
+	return c.resolve(c.r[slotRIP])
+}
+
+// traced executes one instruction under TF, and the trap that follows it (SDM
+// volume 3, 17.3.1.4).
+func (c *cpu) traced() {
+	c.alone()
+	c.dr6 |= dr6BS
+	c.deliver(fault{vector: x86.DB})
+}
+
+const dr6BS = 1 << 14 // single step
+
+// ErrLacks is wrapped by the error of a CPU that met an instruction, or a part
+// of the architecture, which it does not have.
+var ErrLacks = errors.New("the soft CPU lacks it")
+
+// opLacking is an instruction that is none, or that the CPU does not have. A
+// program is told by #UD, as it is on the processor that CPUID describes. In the
+// kernel it is most likely one that was built for another processor, and then
+// the instruction is worth more than the crash.
+func opLacking(c *cpu, o *op) {
+	if c.cpl == 3 {
+		c.raiseUD()
+	}
+	c.r[slotRIP] += uint64(o.off)
+	c.engine.lacks(c, "this instruction")
+	c.r[slotRIP] -= uint64(o.off)
+	panic(throwStuck)
+}
+
+// lacks ends the run at the instruction at RIP, for which what is missing.
+func (e *Engine) lacks(c *cpu, what string) {
+	s := new(x86.CPU)
+	c.state(s)
+	e.fail(c, fmt.Errorf("%w (%s): %s at %#x, CPL %d", ErrLacks, what, x86.Disassemble(c.codeAt(s), s), s.RIP, c.cpl))
+}
+
+// codeAt reads the bytes of the instruction at RIP, as far as they are there.
+func (c *cpu) codeAt(s *x86.CPU) (code []byte) {
+	defer func() { _ = recover() }() // of a page that isn't there
+	linear := s.RIP
+	if c.mode&mode64 == 0 {
+		linear += c.r[slotCS]
+	}
+	for i := range uint64(maxInstruction) {
+		var b [1]byte
+		c.readPhysical(c.translate(linear+i, accessFetch, c.user()), b[:])
+		code = append(code, b[0])
+	}
+	return code
+}

@@ -1,0 +1,321 @@
+// Package soft is the engine that runs a machine's CPUs in pure Go: an
+// interpreter of decoded blocks with a software TLB. It needs nothing of the
+// host's processor or system, and it is deterministic.
+//
+// Time is virtual: an instruction takes a nanosecond, a machine that waits skips
+// to its next event. The CPUs take turns on one goroutine, in slices whose
+// lengths are drawn from a seed, so the same machine with the same seed and
+// input runs the same way, to the instruction.
+//
+// The CPU is that of package x86's table: long mode with 4-level paging, the
+// real and protected modes that lead there, x87, MMX and SSE to SSE4.2. It has
+// no task switches, no virtual-8086 mode and no caches; a guest that asks for
+// those, or at CPL 0 for an instruction that the table does not have, ends in an
+// error that names the instruction.
+//
+// Where to look: soft.go is the engine and its schedule, cpu.go a CPU's state,
+// run.go its loop, block.go the decoded code, decode.go the decoder, memory.go
+// and paging.go the way to memory. The other files are instructions.
+package soft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"fifovm/vmm/bus"
+	"fifovm/vmm/chipset"
+	"fifovm/vmm/clock"
+	"fifovm/vmm/memory"
+	"fifovm/vmm/x86"
+)
+
+// Config is what an engine is given by its machine.
+type Config struct {
+	CPUs  int
+	RAM   *memory.RAM
+	Ports *bus.Space
+	MMIO  *bus.Space
+	// Time is what Clock shows; the engine moves it.
+	Time  *clock.Virtual
+	Clock *clock.Clock
+	// Lock is held whenever the guest runs, and left to others in between.
+	Lock sync.Locker
+	// Seed decides how long the CPUs' turns are.
+	Seed uint64
+	// Paced has a machine whose CPUs all wait do so until the host's time has
+	// come as far, for a guest that a person talks to. Its runs are not
+	// repeatable.
+	Paced bool
+}
+
+// TSCkHz is the rate of the time-stamp counter: the clock's.
+const TSCkHz = 1_000_000
+
+// Turns of a CPU, in instructions. Where it is the only one, the bound is how
+// long the host's other business waits.
+const (
+	shortestTurn = 2_000
+	longestTurn  = 20_000
+	aloneTurn    = 100_000
+)
+
+// Engine runs the CPUs of one machine.
+type Engine struct {
+	cfg   Config
+	cpus  []*cpu
+	apics *chipset.APICs
+	cpuid [][]x86.Leaf // by CPU
+	low   []byte       // RAM from address 0
+	high  []byte       // RAM from 4 GiB
+	code  codeCache
+
+	generation uint64 // the last that cpu.gens got
+	running    *cpu   // executes now; nil between turns
+	err        error  // why the run ends
+	wake       chan struct{}
+	retired    int64 // instructions since New
+
+	random *rand.PCG
+	turn   int   // whose turn it is
+	until  int64 // when it ends
+}
+
+// New makes the CPUs as after power-on.
+func New(cfg Config) (*Engine, error) {
+	e := &Engine{cfg: cfg, wake: make(chan struct{}, 1), random: rand.NewPCG(cfg.Seed, 0)}
+	for _, s := range cfg.RAM.Slots() {
+		if s.Base == 0 {
+			e.low = s.Bytes
+		} else {
+			e.high = s.Bytes
+		}
+	}
+	frames := uint64(len(e.low)) >> pageShift
+	if len(e.high) > 0 {
+		frames = (memory.HoleEnd + uint64(len(e.high))) >> pageShift
+	}
+	e.code = codeCache{engine: e, pages: make([]*codePage, frames+1)}
+	var targets []chipset.CPU
+	for i := range cfg.CPUs {
+		c := &cpu{engine: e, index: i}
+		e.cpus = append(e.cpus, c)
+		e.cpuid = append(e.cpuid, x86.CPUID(i, cfg.CPUs, TSCkHz))
+		targets = append(targets, c)
+	}
+	e.apics = chipset.NewAPICs(cfg.Clock, targets)
+	for i, c := range e.cpus {
+		c.apic = e.apics.Local[i]
+	}
+	if err := cfg.MMIO.Map(chipset.IOAPICBase, chipset.IOAPICSize, "I/O APIC", e.apics.IO); err != nil {
+		return nil, fmt.Errorf("soft: %w", err)
+	}
+	cfg.Clock.OnEarlier = e.attention
+	return e, e.SetState(x86.PowerOn(cfg.CPUs))
+}
+
+// Close gives up the place on the bus. The RAM stays its owner's.
+func (e *Engine) Close() error { return e.cfg.MMIO.Unmap(chipset.IOAPICBase) }
+
+// page gives the page of RAM that g is in, nil if it is not RAM.
+func (e *Engine) page(g uint64) *page {
+	g &^= pageMask
+	switch {
+	case g < uint64(len(e.low)):
+		return (*page)(e.low[g:])
+	case g >= memory.HoleEnd && g-memory.HoleEnd < uint64(len(e.high)):
+		return (*page)(e.high[g-memory.HoleEnd:])
+	}
+	return nil
+}
+
+// Stop has a run end after the access that a device makes it in, for a context
+// that is done.
+func (e *Engine) Stop() { e.attention() }
+
+// attention has the engine look at what has changed: from outside of a run, or
+// in the midst of it from the CPU that runs.
+func (e *Engine) attention() {
+	if e.running != nil {
+		e.running.limit = 0
+	}
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends the run with an error of a CPU.
+func (e *Engine) fail(c *cpu, err error) {
+	s := new(x86.CPU)
+	c.state(s)
+	e.err = &x86.Stuck{CPU: c.index, Err: err, Registers: s}
+	e.attention()
+}
+
+// Retired is the number of instructions executed since New.
+func (e *Engine) Retired() int64 { return e.retired }
+
+// SetIRQ drives an input of the I/O APIC.
+func (e *Engine) SetIRQ(gsi uint32, level bool) error { return e.apics.IO.SetIRQ(gsi, level) }
+
+// SignalMSI delivers a message-signalled interrupt.
+func (e *Engine) SignalMSI(address uint64, data uint32) error {
+	return e.apics.SignalMSI(address, data)
+}
+
+// Run runs the CPUs until ctx is done, which is no error, or until one of them
+// can't go on.
+func (e *Engine) Run(ctx context.Context) error {
+	e.cfg.Lock.Lock()
+	defer e.cfg.Lock.Unlock()
+	for ctx.Err() == nil && e.err == nil {
+		e.cfg.Clock.RunDue()
+		if c := e.next(); c != nil {
+			e.runTurn(c)
+			// Others have a chance between turns.
+			e.cfg.Lock.Unlock()
+			e.cfg.Lock.Lock()
+			continue
+		}
+		e.idle(ctx)
+	}
+	return e.err
+}
+
+// next gives the CPU that has something to do: the one whose turn it is, or the
+// next one after it, whose turn begins.
+func (e *Engine) next() *cpu {
+	now := e.cfg.Clock.Now()
+	if c := e.cpus[e.turn]; now < e.until && c.ready() {
+		return c
+	}
+	for i := range e.cpus {
+		t := (e.turn + 1 + i) % len(e.cpus)
+		if e.cpus[t].ready() {
+			e.turn = t
+			e.until = now + e.draw()
+			return e.cpus[t]
+		}
+	}
+	return nil
+}
+
+// draw gives the length of a turn.
+func (e *Engine) draw() int64 {
+	if len(e.cpus) == 1 {
+		return aloneTurn
+	}
+	return shortestTurn + int64(e.random.Uint64()%(longestTurn-shortestTurn))
+}
+
+// runTurn runs c until its turn ends, an event is due, or something wants to be
+// looked at.
+func (e *Engine) runTurn(c *cpu) {
+	e.running = c
+	start := e.cfg.Time.Now()
+	c.now = start
+	c.limit = min(e.until, e.cfg.Clock.Next())
+	c.run()
+	e.running = nil
+	e.retired += c.now - start
+	e.cfg.Time.Set(c.now)
+	if c.yield {
+		c.yield = false
+		e.until = c.now
+	}
+}
+
+// idle moves on to the next event, or waits for what comes from outside.
+func (e *Engine) idle(ctx context.Context) {
+	next := e.cfg.Clock.Next()
+	if next != clock.Never && !e.cfg.Paced {
+		e.cfg.Time.Set(max(next, e.cfg.Time.Now()))
+		return
+	}
+	var due <-chan time.Time
+	start, now := time.Now(), e.cfg.Time.Now()
+	if next != clock.Never {
+		timer := time.NewTimer(time.Duration(next - now))
+		defer timer.Stop()
+		due = timer.C
+	}
+	e.cfg.Lock.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-e.wake:
+	case <-due:
+	}
+	e.cfg.Lock.Lock()
+	if e.cfg.Paced {
+		e.cfg.Time.Set(min(now+int64(time.Since(start)), max(e.cfg.Clock.Next(), now)))
+	}
+}
+
+// State takes the whole state of the CPUs and the interrupt controllers. The
+// engine must not be running.
+func (e *Engine) State() (*x86.State, error) {
+	s := &x86.State{CPUs: make([]x86.CPU, len(e.cpus)), IOAPIC: e.apics.IO.State()}
+	for i, c := range e.cpus {
+		c.state(&s.CPUs[i])
+	}
+	random, err := e.random.MarshalBinary()
+	s.Turn = x86.Turn{CPU: e.turn, Until: e.until, Random: random}
+	return s, err
+}
+
+// SetState replaces the whole state. The engine must not be running, and the
+// clock has its events already.
+func (e *Engine) SetState(s *x86.State) error {
+	if len(s.CPUs) != len(e.cpus) {
+		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
+	}
+	errs := []error{e.apics.IO.SetState(s.IOAPIC)}
+	for i, c := range e.cpus {
+		errs = append(errs, c.setState(&s.CPUs[i]))
+	}
+	e.err = nil
+	// A state of another engine has no turns: they begin.
+	e.turn, e.until = 0, 0
+	e.random = rand.NewPCG(e.cfg.Seed, 0)
+	if len(s.Turn.Random) > 0 {
+		if s.Turn.CPU < 0 || s.Turn.CPU >= len(e.cpus) {
+			return fmt.Errorf("soft: state has a turn of CPU %d", s.Turn.CPU)
+		}
+		e.turn, e.until = s.Turn.CPU, s.Turn.Until
+		errs = append(errs, e.random.UnmarshalBinary(s.Turn.Random))
+	}
+	return errors.Join(errs...)
+}
+
+// readDevice reads guest-physical memory that is not RAM.
+func (c *cpu) readDevice(g uint64, b []byte) {
+	c.sync()
+	if c.apicPage(g) {
+		c.apic.Read(g&pageMask, b)
+		return
+	}
+	c.engine.cfg.MMIO.Read(g, b)
+}
+
+func (c *cpu) writeDevice(g uint64, b []byte) {
+	c.sync()
+	if c.apicPage(g) {
+		c.apic.Write(g&pageMask, b)
+		return
+	}
+	c.engine.cfg.MMIO.Write(g, b)
+}
+
+// sync makes the clock show the time of the instruction that is executed.
+func (c *cpu) sync() { c.engine.cfg.Time.Set(c.now + int64(c.i)) }
+
+// apicPage is whether g is in the local APIC's page, as long as it is in xAPIC
+// mode.
+func (c *cpu) apicPage(g uint64) bool {
+	const enabled, x2 = 1 << 11, 1 << 10
+	return g>>pageShift == chipset.LocalAPICBase>>pageShift && c.apic.Base()&(enabled|x2) == enabled
+}

@@ -1,0 +1,27 @@
+package x86
+
+import (
+	"fmt"
+
+	"golang.org/x/arch/x86/x86asm"
+)
+
+// Disassemble describes the instruction that code begins with, for reports: in
+// Intel's syntax and as bytes. The CPU says how it is to be read.
+func Disassemble(code []byte, c *CPU) string {
+	if len(code) == 0 {
+		return "an instruction that is not in RAM"
+	}
+	mode := 16
+	switch {
+	case c.Seg[CS].L != 0:
+		mode = 64
+	case c.Seg[CS].DB != 0:
+		mode = 32
+	}
+	inst, err := x86asm.Decode(code, mode)
+	if err != nil {
+		return fmt.Sprintf("% x", code)
+	}
+	return fmt.Sprintf("%q (% x)", x86asm.IntelSyntax(inst, c.RIP, nil), code[:inst.Len])
+}
