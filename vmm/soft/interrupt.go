@@ -406,6 +406,13 @@ func opBound(c *cpu, o *op) {
 // returnFlags are those that IRET takes from the stack at any privilege.
 const returnFlags = x86.FlagCF | x86.FlagPF | x86.FlagAF | x86.FlagZF | x86.FlagSF | x86.FlagTF | x86.FlagDF | x86.FlagOF | x86.FlagNT
 
+// heed has the run loop look at what IF, TF or the end of an NMI may have let in.
+func (c *cpu) heed() {
+	if c.irq && c.flags&x86.FlagIF != 0 || c.flags&x86.FlagTF != 0 || c.nmiPending && !c.nmiMasked {
+		c.attend()
+	}
+}
+
 // flagsFor gives RFLAGS after a load of size bytes by IRET or POPF at the
 // present CPL: wide are the flags beyond the lower 16 that it may set. RF never
 // outlives the instruction that sets it, since instruction breakpoints, which
@@ -457,9 +464,7 @@ func opIret(c *cpu, o *op) {
 	c.jumped = true
 	c.nmiMasked = false
 	c.updatePrivilege()
-	if c.irq || c.nmiPending {
-		c.attend()
-	}
+	c.heed()
 }
 
 func (c *cpu) iretProtected(o *op, size uint64) {
@@ -617,9 +622,7 @@ func (c *cpu) leaveFlat(cs uint16, d descriptor, ss uint16) {
 	c.setSegment(x86.SS, ss|3, flatData|forUser)
 	c.updateMode()
 	c.updatePrivilege()
-	if c.irq && c.flags&x86.FlagIF != 0 {
-		c.attend()
-	}
+	c.heed()
 }
 
 // opSyscall is SYSCALL (SDM volume 2). The decoder has it in 64-bit mode only.

@@ -208,9 +208,7 @@ func opCli(c *cpu, _ *op) {
 func opSti(c *cpu, _ *op) {
 	c.needIOPL()
 	c.flags |= x86.FlagIF
-	if c.irq {
-		c.attend()
-	}
+	c.heed()
 }
 
 func opPushf(c *cpu, o *op) { c.push(c.rflags()&^(x86.FlagRF|x86.FlagVM), o.size) }
@@ -220,9 +218,7 @@ func opPopf(c *cpu, o *op) {
 	v := c.pop(o.size)
 	c.setRFLAGS(c.flagsFor(v, o.size, x86.FlagAC|x86.FlagID))
 	c.updatePrivilege()
-	if c.flags&x86.FlagIF != 0 && c.irq || c.flags&x86.FlagTF != 0 {
-		c.attend()
-	}
+	c.heed()
 }
 
 // opPause gives the rest of the turn to the other CPUs, which this one most
