@@ -264,11 +264,23 @@ func (cc *codeCache) kill(b *block) {
 			q.crossing = slices.DeleteFunc(q.crossing, func(x *block) bool { return x == b })
 		}
 	}
-	b.ops, b.n, b.links = deadOps, 0, [2]link{}
+	b.n, b.links = 0, [2]link{}
+	if c := cc.engine.running; c != nil && c.block == b {
+		// The walk of a page table that lies in the code set an accessed bit. The
+		// ops are still wanted: for where they are.
+		b.ops = slices.Clone(b.ops)
+		for i := range b.ops {
+			b.ops[i].fn = opDead
+		}
+		return
+	}
+	b.ops = deadOps
 }
 
 // deadOps are the ops of a block that was killed.
-var deadOps = []op{{fn: func(c *cpu, _ *op) { c.taken = 0 }}}
+var deadOps = []op{{fn: opDead}}
+
+func opDead(c *cpu, _ *op) { c.taken = 0 }
 
 // checkAlone is called before a write of n bytes at g. Where they belong to the
 // block that is executed, the rest of it may change by them: the instruction

@@ -86,7 +86,7 @@ func FuzzCPU(f *testing.F) {
 		}
 		c.GPR[x86.RSP] = testStack
 		g.set()
-		g.run(20_000)
+		g.run(2_000)
 		if _, err := g.engine.State(); err != nil {
 			t.Error(err)
 		}

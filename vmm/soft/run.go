@@ -142,13 +142,13 @@ func (c *cpu) blocks() {
 	b := c.follow(&first)
 	for {
 		c.block = b
-		ops := b.ops
+		ops, n := b.ops, b.n // the block may be killed meanwhile
 		for i := range ops {
 			c.i = i
 			o := &ops[i]
 			o.fn(c, o)
 		}
-		c.now += b.n
+		c.now += n
 		c.i = 0
 		if c.now >= c.limit {
 			c.block = nil
@@ -168,10 +168,11 @@ func (c *cpu) blocks() {
 func (c *cpu) alone() {
 	b := c.resolveAlone()
 	c.block = b
-	for i := range b.ops {
-		b.ops[i].fn(c, &b.ops[i])
+	ops, n := b.ops, b.n
+	for i := range ops {
+		ops[i].fn(c, &ops[i])
 	}
-	c.now += b.n
+	c.now += n
 	c.i, c.block = 0, nil
 }
 

@@ -714,9 +714,7 @@ func opFnstenv(c *cpu, o *op) {
 
 func opFldenv(c *cpu, o *op) {
 	c.raiseX87()
-	a, size := o.ea(c), environmentWord(o)
-	c.probeRead(a, environmentWords*size)
-	c.fpu.loadEnvironment(c, a, size)
+	c.fpu.loadEnvironment(c, o.ea(c), environmentWord(o))
 }
 
 // opFnsave stores the environment and behind it the registers, ST(0) first, and
