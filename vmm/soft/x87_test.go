@@ -661,7 +661,7 @@ func TestX87Pointers(t *testing.T) {
 			t.Errorf("% x moves FIP", code)
 		}
 	}
-	g.try(0xd9, 0xd0) // FNOP
+	opFnop(c, &op{imm: 0xd9d0})
 	if f.fip != testCode+0x100 || f.fdp != testData+8 || f.fop != 0x1d0 {
 		t.Errorf("FIP %#x FDP %#x FOP %#x", f.fip, f.fdp, f.fop)
 	}
