@@ -225,7 +225,7 @@ func describe(c *testCase, nameA, nameB string, a, b *result, list []difference)
 		}
 		s.WriteByte('\n')
 	}
-	if bytes.Contains(c.code, []byte{0x0f}) {
+	if text := disassemble(c); strings.Contains(text, "xmm") || c.form.is("fxrstor") || c.form.is("fxsave") {
 		fmt.Fprintf(&s, "  mxcsr %#x", f.mxcsr())
 		for i := range 16 {
 			if i%4 == 0 {
@@ -259,6 +259,8 @@ type tally struct {
 	bad   int
 	// unsteady counts answers of the first processor that it did not repeat.
 	unsteady int
+	// unknown counts cases that it could not tell about.
+	unknown int
 }
 
 type count struct {

@@ -8,14 +8,23 @@
 // itself). The comparer (compare.go) finds what differs between two processors
 // in all that the manual defines.
 //
+//	go test ./vmm/difftest -run TestSoft
+//	go test ./vmm/difftest -run TestSoft -difftest.seed 1 -difftest.case 4711
+//
+// are the whole test and one case of it, as its report names them. A report has
+// a few examples of each form of an instruction that differs, and at its end how
+// often each does.
+//
 // It tests no system instruction, no interrupt and no timing, and nothing that
-// the CPUID table of package x86 does not offer. Sections are those of Intel's
-// Software Developer's Manual (SDM).
+// the CPUID table of package x86 does not offer. It leaves out what depends on
+// the processor and not on the manual: BSF and BSR with REP (TZCNT and LZCNT
+// where there are those), branches with an operand size prefix or to addresses
+// that are not canonical, reading segment registers and descriptor tables, far
+// transfers, INT n, RDTSC, CPUID. Sections are those of Intel's Software
+// Developer's Manual (SDM).
 package difftest
 
-import (
-	"fifovm/vmm/x86"
-)
+import "fifovm/vmm/x86"
 
 // Where things are in the linear addresses of a case. The data pages are there
 // twice, since an operand with a 32-bit address reaches only what is low.
@@ -78,7 +87,7 @@ type span struct{ at, n int }
 // result is what came of a case.
 type result struct {
 	registers
-	vector uint8 // of the exception; vectorBP at an INT3 of the surroundings is the normal end
+	vector uint8 // of the exception: vectorBP, of the INT3 behind the instruction, is the normal end
 	code   uint32
 	cr2    uint64
 	memory [dataSize]byte

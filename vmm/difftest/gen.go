@@ -84,7 +84,7 @@ func (b *builder) build() bool {
 		b.segment = pick[byte](b.source, 0x64, 0x65)
 	}
 	b.lock = b.mem && f.is("lock") && b.one(3)
-	illegalLock := !b.lock && b.one(150)
+	illegalLock := !b.lock && !f.is("nolock") && b.one(150)
 	b.immediates()
 	if f.modrm && !b.operand() {
 		return false
@@ -105,9 +105,9 @@ func (b *builder) build() bool {
 	if len(c.code) > maxCode {
 		return false
 	}
-	if illegalLock || len(c.code) > 15 {
-		// Which comes first, the fault of the fetch or that of the decoder?
-		if c.before.RIP+uint64(len(c.code)) > codePage+codePages*pageSize {
+	if illegalLock || len(c.code) > 15 || f.is("undefined") {
+		// Which comes first, the fault of the fetch or that of the decoder, is open.
+		if c.before.RIP+16 > codePage+codePages*pageSize {
 			return false
 		}
 	}
@@ -229,7 +229,7 @@ func (b *builder) choose(n int) bool {
 			b.target = 0x10_0000_0000 + b.Uint64N(1<<46)
 		case 7: // not canonical
 			b.target = 1<<47 + b.Uint64N(1<<63)
-			if b.target>>47 >= 1<<17-1 {
+			if canonical(b.target) {
 				return false
 			}
 		}
@@ -292,11 +292,14 @@ func (b *builder) segmentBase() uint64 {
 }
 
 // offset gives the effective address that reaches linear, if the segment's base
-// lets one.
+// lets one. Whether one that is not canonical may lead to a linear address that
+// is, processors differ in.
 func (b *builder) offset(linear uint64) (uint64, bool) {
 	ea := linear - b.segmentBase()
-	return ea, !b.addr32 || ea <= math.MaxUint32
+	return ea, (!b.addr32 || ea <= math.MaxUint32) && (b.segment == 0 || canonical(ea) || !canonical(linear))
 }
+
+func canonical(v uint64) bool { return uint64(int64(v)<<16>>16) == v }
 
 // settle gives a register its value, once. Where the address size is 32 bits
 // and v is part of an address, the upper half is anything.

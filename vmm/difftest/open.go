@@ -25,6 +25,10 @@ func (b *builder) openResults() bool {
 		// The destination is undefined; processors keep it, or its lower half.
 		open.gpr[b.reg] = math.MaxUint32 << 32
 	}
+	if f.is("cmpxchg") && b.size == 4 && !b.mem {
+		// Where the comparison fails, some processors write the destination.
+		open.gpr[b.rm] = math.MaxUint32 << 32
+	}
 	open.writeBit = f.is("lock") || f.is("rw")
 	if f.is("x87") {
 		b.openX87()

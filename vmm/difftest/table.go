@@ -26,7 +26,8 @@ import (
 // letters, or a rule of open.go; flavours of values: s, d (single, double
 // precision), t (text), x (80-bit), bcd; x87 (uses that stack, its condition
 // codes but C1 are undefined), cc (they are defined); good (its memory operand never
-// faults); plain (no needless prefixes); and set-ups, see setup.go.
+// faults); plain (no needless prefixes); nolock (no LOCK, which processors treat
+// differently there); undefined (#UD always); and set-ups, see setup.go.
 const instructions = `
 test     84 /r            E1 u:a
 test     85 /r            Ev u:a
@@ -102,8 +103,8 @@ stc      f9
 cld      fc
 std      fd
 xlat     d7               xlat
-nop      0f 1f /0         Evn
-nop      0f 18 /0         M1n plain
+nop      0f 1f /0         Evn nolock
+nop      0f 18 /0         M1n plain nolock
 pause    f3 90
 rol      c0 /0 ib         E1 rw u:rot
 rol      c1 /0 ib         Ev rw u:rot
@@ -190,37 +191,37 @@ lods     ad               string v
 scas     ae               string s1
 scas     af               string v
 int3     cc
-ud2      0f 0b            plain
-ud1      0f b9 /r         E4n plain
-rdfsbase f3 0f ae /0      R y
-rdgsbase f3 0f ae /1      R y
-wrfsbase f3 0f ae /2      R y base
-wrgsbase f3 0f ae /3      R y base
-sti      fb
-in       e4 ib
-in       ed               v
-out      e6 ib
-out      ef               v
-movcr    0f 20 /0         R plain
-movcr    0f 22 /4         R plain
-movdr    0f 21 /7         R plain
-movdr    0f 23 /7         R plain
-lgdt     0f 01 /2         M10 good plain
-lmsw     0f 01 /6         E2 good plain
-invlpg   0f 01 /7         M1 good plain
-lldt     0f 00 /2         E2 good plain
-ltr      0f 00 /3         E2 good plain
-wbinvd   0f 09            plain
-swapgs   0f 01 f8         plain
+ud2      0f 0b            plain undefined
+ud1      0f b9 /r         E4n plain undefined
+rdfsbase f3 0f ae /0      R y nolock
+rdgsbase f3 0f ae /1      R y nolock
+wrfsbase f3 0f ae /2      R y base nolock
+wrgsbase f3 0f ae /3      R y base nolock
+sti      fb               nolock
+in       e4 ib            nolock
+in       ed               v nolock
+out      e6 ib            nolock
+out      ef               v nolock
+movcr    0f 20 /0         R plain nolock
+movcr    0f 22 /4         R plain nolock
+movdr    0f 21 /7         R plain nolock
+movdr    0f 23 /7         R plain nolock
+lgdt     0f 01 /2         M10 good plain nolock
+lmsw     0f 01 /6         E2 good plain nolock
+invlpg   0f 01 /7         M1 good plain nolock
+lldt     0f 00 /2         E2 good plain nolock
+ltr      0f 00 /3         E2 good plain nolock
+wbinvd   0f 09            plain nolock
+swapgs   0f 01 f8         plain nolock
 
-lfence   0f ae e8         plain
-mfence   0f ae f0         plain
-sfence   0f ae f8         plain
-clflush  0f ae /7         M1 plain
-ldmxcsr  0f ae /2         M4 ldmxcsr plain
-stmxcsr  0f ae /3         M4 plain
-fxsave   0f ae /0         M512a y good fxsave plain
-fxrstor  0f ae /1         M512a y good fxrstor plain
+lfence   0f ae e8         plain nolock
+mfence   0f ae f0         plain nolock
+sfence   0f ae f8         plain nolock
+clflush  0f ae /7         M1 plain nolock
+ldmxcsr  0f ae /2         M4 ldmxcsr plain nolock
+stmxcsr  0f ae /3         M4 plain nolock
+fxsave   0f ae /0         M512a y good fxsave plain nolock
+fxrstor  0f ae /1         M512a y good fxrstor plain nolock
 
 movups   0f 10 /r         E16
 movups   0f 11 /r         E16
@@ -578,18 +579,18 @@ var families = []struct {
 	{"p%s 0f %02x /r E8 mmx", 0x381c, 1, "absb absw absd"},
 	{"p%s 66 0f %02x /r E16a", 0x381c, 1, "absb absw absd"},
 	// What CPL 3 may not do, and what 64-bit mode does not have.
-	{"%s %02x", 0xf4, 6, "hlt cli"},
-	{"%s 0f %02x plain", 0x06, 2, "clts invd"},
-	{"%s 0f %02x plain", 0x30, 2, "wrmsr rdmsr"},
-	{"bad-%s %02x plain", 0x06, 1, "06 07"},
-	{"bad-%s %02x plain", 0x16, 1, "16 17"},
-	{"bad-%s %02x plain", 0x1e, 1, "1e 1f"},
-	{"bad-%s %02x plain", 0x27, 8, "27 2f 37 3f"},
-	{"bad-%s %02x plain", 0x60, 1, "60 61"},
-	{"bad-%s %02x plain", 0xce, 1, "ce"},
-	{"bad-%s %02x plain", 0xd4, 1, "d4 d5 d6"},
-	{"bad-%s %02x plain", 0xea, 1, "ea"},
-	{"bad-%s %02x plain", 0x9a, 1, "9a"},
+	{"%s %02x nolock", 0xf4, 6, "hlt cli"},
+	{"%s 0f %02x plain nolock", 0x06, 2, "clts invd"},
+	{"%s 0f %02x plain nolock", 0x30, 2, "wrmsr rdmsr"},
+	{"bad-%s %02x plain undefined", 0x06, 1, "06 07"},
+	{"bad-%s %02x plain undefined", 0x16, 1, "16 17"},
+	{"bad-%s %02x plain undefined", 0x1e, 1, "1e 1f"},
+	{"bad-%s %02x plain undefined", 0x27, 8, "27 2f 37 3f"},
+	{"bad-%s %02x plain undefined", 0x60, 1, "60 61"},
+	{"bad-%s %02x plain undefined", 0xce, 1, "ce"},
+	{"bad-%s %02x plain undefined", 0xd4, 1, "d4 d5 d6"},
+	{"bad-%s %02x plain undefined", 0xea, 1, "ea"},
+	{"bad-%s %02x plain undefined", 0x9a, 1, "9a"},
 }
 
 const (
