@@ -390,7 +390,7 @@ func (d *decoder) one(opcode uint8) {
 		return
 	case opcode >= 0xd8 && opcode < 0xe0:
 		d.readModRM()
-		o.imm = uint64(opcode)
+		o.imm = uint64(opcode)<<8 | uint64(d.modrm) // for FOP
 		if d.mode&modeFPU == 0 {
 			d.fault(opNM)
 			return

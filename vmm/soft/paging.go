@@ -36,9 +36,18 @@ func (c *cpu) translate(addr uint64, kind access, user bool) uint64 {
 		return c.walkLegacy(addr&0xffff_ffff, kind, user)
 	}
 	if int64(addr)<<16>>16 != int64(addr) {
-		c.raiseGP(0) // what goes by way of the stack throws #SS instead: see push
+		c.raiseNotCanonical(kind)
 	}
 	return c.walk(addr, c.cr3&x86.PTEAddress, 39, kind, user)
+}
+
+// raiseNotCanonical throws what an address does that is not canonical: #SS where
+// the instruction's operand is on the stack (SDM volume 1, 3.3.7.1).
+func (c *cpu) raiseNotCanonical(kind access) {
+	if b := c.block; b != nil && kind != accessFetch && b.ops[c.i].flags&flagStack != 0 {
+		c.raiseCode(x86.SSFault, 0)
+	}
+	c.raiseGP(0)
 }
 
 // walk walks tables of 64-bit entries from the one at table, whose entries

@@ -439,7 +439,7 @@ func TestIntegers(t *testing.T) {
 func TestHost(t *testing.T) {
 	n := 400_000
 	if testing.Short() {
-		n = 100_000
+		n = 60_000
 	}
 	o := newOperands(1)
 	same64 := func(op string, a, b, got, fast uint64, want float64) {
