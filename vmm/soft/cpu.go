@@ -27,13 +27,14 @@ type cpu struct {
 	fKind    flagKind
 	flags    uint64
 
-	i      int    // index in block.ops of the instruction that is executed; 0 between blocks
-	jumped bool   // the block's last instruction has set RIP
-	yield  bool   // the CPU gives up the rest of its turn
-	taken  uint8  // which of the block's links the last instruction followed
-	now    int64  // time in ns at the start of the block
-	limit  int64  // the time at which run returns
-	block  *block // what is executed
+	i       int    // index in block.ops of the instruction that is executed; 0 between blocks
+	jumped  bool   // the block's last instruction has set RIP
+	entered bool   // a software interrupt was executed
+	yield   bool   // the CPU gives up the rest of its turn
+	taken   uint8  // which of the block's links the last instruction followed
+	now     int64  // time in ns at the start of the block
+	limit   int64  // the time at which run returns
+	block   *block // what is executed
 
 	rd, wr *tlb      // for the present privilege, of tlbs
 	gens   [2]uint64 // what a link must have been made under, by the top bit of its target

@@ -382,6 +382,7 @@ func (c *cpu) software(o *op, vector uint8, soft bool) {
 	}
 	c.enter(&e)
 	c.jumped = true
+	c.entered = true
 }
 
 func opInt3(c *cpu, o *op) { c.software(o, x86.BP, true) }

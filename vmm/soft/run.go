@@ -184,9 +184,13 @@ func (c *cpu) resolveAlone() *block {
 }
 
 // traced executes one instruction under TF, and the trap that follows it (SDM
-// volume 3, 17.3.1.4).
+// volume 3, 17.3.1.4). An INT has none, as its gate clears TF.
 func (c *cpu) traced() {
+	c.entered = false
 	c.alone()
+	if c.entered {
+		return
+	}
 	c.dr6 |= dr6BS
 	c.deliver(fault{vector: x86.DB})
 }

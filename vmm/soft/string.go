@@ -23,14 +23,18 @@ func (c *cpu) repeat(o *op, one func(c *cpu, o *op), bulk func(c *cpu, o *op, co
 		one(c, o)
 		return
 	}
+	portion := uint64(repPortion)
+	if c.flags&x86.FlagTF != 0 {
+		portion = 1 // traps after each element
+	}
 	count := c.reg(x86.RCX, o.addrSize)
 	for done := uint64(0); count > 0; {
-		if done >= repPortion {
+		if done >= portion {
 			c.again(o)
 			return
 		}
 		n := uint64(0)
-		if bulk != nil {
+		if bulk != nil && portion > 1 {
 			n = bulk(c, o, count)
 		}
 		if n == 0 {
