@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -102,19 +103,24 @@ func hostFlaw(t *testing.T) string {
 	return ""
 }
 
-// buildBare gives the program, made anew where its sources have changed; where
-// there is no make, as in the lab, it is there already.
+// buildBare gives the program, made anew where its sources have changed. Where
+// its compiler can't be, as in the lab, it is there already, or can't be run.
 func buildBare(t *testing.T) []byte {
 	t.Helper()
-	if _, err := exec.LookPath("make"); err == nil {
+	host := runtime.GOOS + "/" + runtime.GOARCH
+	if _, err := exec.LookPath("make"); err == nil && host == "linux/amd64" {
 		c := exec.CommandContext(t.Context(), "make", "-s", "-C", "../../guest", "../build/guest/bare")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", c, err, out)
 		}
 	}
 	b, err := os.ReadFile(bareProgram)
-	if err != nil {
+	switch {
+	case err == nil:
+	case host == "linux/amd64":
 		t.Fatalf("%v: make -C guest builds it", err)
+	default:
+		t.Skipf("%v: it is built on linux/amd64, and this is %s", err, host)
 	}
 	return b
 }
