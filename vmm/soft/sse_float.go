@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"cmp"
 	"math"
 
 	"fifovm/vmm/soft/float"
@@ -397,11 +398,20 @@ func (c *cpu) comiss(o *op, signalQuiet bool) {
 
 func (c *cpu) comisd(o *op, signalQuiet bool) {
 	b := c.operand64(o)
+	a := c.xmm[o.reg&15].lo
+	if plain64(a) && plain64(b) {
+		c.setOutcome(cmp.Compare(math.Float64frombits(a), math.Float64frombits(b)))
+		return
+	}
 	e := c.sseEnv()
-	outcome := e.Cmp64(c.xmm[o.reg&15].lo, b, signalQuiet)
+	outcome := e.Cmp64(a, b, signalQuiet)
 	c.finishFloat(&e)
 	c.setOutcome(outcome)
 }
+
+// plain64 tells that v is a normal number or zero, whose comparison raises
+// nothing.
+func plain64(v uint64) bool { return v>>52&0x7ff-1 < 0x7fe || v<<1 == 0 }
 
 // setOutcome sets the flags by a comparison (SDM volume 2, COMISS).
 func (c *cpu) setOutcome(outcome int) {

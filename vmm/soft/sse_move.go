@@ -275,15 +275,19 @@ func opPshufhw(c *cpu, o *op) {
 }
 
 func opPshufb(c *cpu, o *op) {
-	b := c.operand(o).bytes()
-	a := c.xmm[o.reg&15].bytes()
-	var r [16]uint8
-	for i, n := range b {
-		if n&0x80 == 0 {
-			r[i] = a[n&15]
-		}
+	b := c.operand(o)
+	a := &c.xmm[o.reg&15]
+	from := a.bytes()
+	*a = xmm{shuffleBytes(&from, b.lo), shuffleBytes(&from, b.hi)}
+}
+
+// shuffleBytes picks a byte for each of numbers, or zero where its sign is set.
+func shuffleBytes(from *[16]uint8, numbers uint64) uint64 {
+	var r uint64
+	for i := uint(0); i < 64; i += 8 {
+		r |= uint64(from[numbers>>i&15]) << i
 	}
-	c.xmm[o.reg&15] = xmmOfBytes(r)
+	return r &^ (numbers & signs8 >> 7 * 0xff)
 }
 
 // opPalignr takes 16 bytes out of 32, from byte imm on.
