@@ -4,8 +4,8 @@
 //
 // It has no CPU: no registers, no stack, no memory, no faults. A value is its
 // bits as they lie in memory, an [Env] is the control and status word's part that
-// arithmetic needs. Nothing depends on the host's floating-point settings, so the
-// results are the same on every host.
+// arithmetic needs. The results are the same on every host: the host's own
+// operations are used only where IEEE 754 and Go leave them no choice.
 //
 // An instruction that finds an unmasked exception is the caller's matter: it
 // looks at the flags that the operation added and drops or keeps the result, see
