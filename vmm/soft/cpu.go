@@ -39,10 +39,11 @@ type cpu struct {
 	rd, wr *tlb      // for the present privilege, of tlbs
 	gens   [2]uint64 // what a link must have been made under, by the top bit of its target
 
-	cpl    uint8
-	mode   mode
-	halted bool // Activity is not Running
-	irq    bool // the local APIC has an interrupt to offer
+	cpl     uint8
+	aligned bool // alignment is checked
+	mode    mode
+	halted  bool // Activity is not Running
+	irq     bool // the local APIC has an interrupt to offer
 
 	engine *Engine
 	index  int

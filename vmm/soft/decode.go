@@ -76,7 +76,7 @@ func (d *decoder) decode(code []byte, start uint8, m mode, o *op) {
 	}
 	if d.pos > maxInstruction {
 		d.fault(opGP)
-		d.short = false
+		d.short, d.undefined = false, false
 	}
 	if o.fn == nil {
 		d.fault(opUD)
@@ -297,7 +297,7 @@ func (d *decoder) sized(opcode uint8) {
 // stackSize makes the operand that of PUSH, POP and the like, 8 bytes in 64-bit
 // mode.
 func (d *decoder) stackSize() {
-	d.o.flags |= flagStack
+	d.o.flags |= flagPush
 	if d.is64() {
 		d.o.size = 8
 		if d.osize {
@@ -648,7 +648,7 @@ func (d *decoder) one(opcode uint8) {
 		d.stackSize()
 		o.fn = opLeave
 	case 0xca, 0xcb: // RET far
-		o.flags |= flagStack
+		o.flags |= flagPush
 		if opcode == 0xca {
 			o.imm = d.immediate(2) & 0xffff
 		}
@@ -664,7 +664,7 @@ func (d *decoder) one(opcode uint8) {
 			d.finish(opInto)
 		}
 	case 0xcf: // IRET
-		o.flags |= flagStack
+		o.flags |= flagPush
 		d.finish(opIret)
 	case 0xd4, 0xd5: // AAM, AAD
 		if !d.is64() {
@@ -697,7 +697,7 @@ func (d *decoder) one(opcode uint8) {
 		o.size = min(o.size, 4)
 		d.finish([2]handler{opInDX, opOutDX}[opcode>>1&1])
 	case 0xe8: // CALL
-		o.flags |= flagStack
+		o.flags |= flagPush
 		d.relative(d.relSize(), opCall64, opCallLegacy)
 	case 0xe9: // JMP
 		d.relative(d.relSize(), opJmp, opJmpLegacy)
@@ -862,6 +862,7 @@ func (d *decoder) group5(opcode uint8) {
 	case 2: // CALL
 		d.branchSize()
 		d.endBranch()
+		o.flags |= flagPush
 		o.fn = opCallIndirect
 	case 4: // JMP
 		d.branchSize()
@@ -1151,6 +1152,10 @@ func (d *decoder) simd(opmap int, opcode uint8) {
 		d.readModRM()
 		if s.imm || opmap == 3 {
 			o.imm = d.immediate(1) & 0xff
+		}
+		if opmap == 1 && opcode == 0xf7 { // MASKMOVQ, MASKMOVDQU: to memory at RDI
+			o.base = x86.RDI
+			d.useSegment(false)
 		}
 	}
 	switch {

@@ -941,6 +941,7 @@ func (c *cpu) callNear(target, ret uint64, size uint8) {
 }
 
 func opCallIndirect(c *cpu, o *op) {
+	c.checkOperand(o)
 	c.callNear(c.readRM(o), c.r[slotRIP]+uint64(o.off)+uint64(o.length), o.size)
 }
 
@@ -989,8 +990,23 @@ func opPop64(c *cpu, o *op) {
 	c.r[o.rm&31] = v
 }
 
-func opPush(c *cpu, o *op)    { c.push(c.reg(o.rm, o.size), o.size) }
-func opPushMem(c *cpu, o *op) { c.push(c.readRM(o), o.size) }
+func opPush(c *cpu, o *op) { c.push(c.reg(o.rm, o.size), o.size) }
+func opPushMem(c *cpu, o *op) {
+	c.checkOperand(o)
+	c.push(c.readRM(o), o.size)
+}
+
+// checkOperand tells an operand's address that is not canonical from one of the
+// stack, for instructions that access both.
+func (c *cpu) checkOperand(o *op) {
+	if o.flags&(flagMem|flagStack) != flagMem || c.mode&mode64 == 0 {
+		return
+	}
+	if at := o.ea(c); int64(at)<<16>>16 != int64(at) {
+		c.raiseGP(0)
+	}
+}
+
 func opPushImm(c *cpu, o *op) { c.push(o.imm, o.size) }
 func opPop(c *cpu, o *op)     { c.setReg(o.rm, o.size, c.pop(o.size)) }
 
@@ -1006,6 +1022,7 @@ func opPopMem(c *cpu, o *op) {
 			c.r[x86.RSP] = sp
 		}
 	}()
+	c.checkOperand(o)
 	at = o.ea(c)
 	c.store(at, o.size, v)
 	ok = true

@@ -51,6 +51,7 @@ const (
 	tlbUser       = iota
 	tlbSupervisor // user pages are out of reach, if SMAP is on
 	tlbSupervisorAC
+	tlbAligned // alignment is checked: stays empty, so that all accesses come the slow way
 	tlbModes
 )
 
@@ -128,10 +129,13 @@ func (c *cpu) dropTLB(addr uint64) {
 }
 
 // updatePrivilege makes the TLB that of the present CPL and of EFLAGS.AC: to be
-// called when one of them, or CR4.SMAP, may have changed.
+// called when one of them, CR0.AM or CR4.SMAP may have changed.
 func (c *cpu) updatePrivilege() {
 	m := tlbSupervisor
+	c.aligned = c.cpl == 3 && c.flags&x86.FlagAC != 0 && c.cr0&x86.CR0AM != 0
 	switch {
+	case c.aligned:
+		m = tlbAligned
 	case c.cpl == 3:
 		m = tlbUser
 	case c.flags&x86.FlagAC != 0:
@@ -313,6 +317,9 @@ func (c *cpu) loadRMW(a uint64, size uint8) uint64 {
 		}
 		return binary.LittleEndian.Uint64(b)
 	}
+	if c.aligned {
+		c.checkAlignment(a, size, c.user())
+	}
 	c.probeWrite(a, uint64(size))
 	return c.load(a, size)
 }
@@ -326,6 +333,9 @@ func (c *cpu) loadSlow(a uint64, size uint8) uint64 {
 // loadAs reads with the rights of a user's access or of the supervisor's, which
 // accesses to descriptor tables and the TSS have at any CPL.
 func (c *cpu) loadAs(a uint64, size uint8, user bool) uint64 {
+	if c.aligned {
+		c.checkAlignment(a, size, user)
+	}
 	if a&pageMask+uint64(size) > pageSize {
 		n := pageSize - a&pageMask
 		lo, hi := c.translate(a, accessRead, user), c.translate(a+n, accessRead, user)
@@ -336,7 +346,7 @@ func (c *cpu) loadAs(a uint64, size uint8, user bool) uint64 {
 	}
 	g := c.translate(a, accessRead, user)
 	if p := c.engine.page(g); p != nil {
-		if user == c.user() {
+		if user == c.user() && !c.aligned {
 			c.rd.insert(a, p, c.walked)
 		}
 		var b [8]byte
@@ -351,6 +361,9 @@ func (c *cpu) loadAs(a uint64, size uint8, user bool) uint64 {
 func (c *cpu) storeSlow(a uint64, size uint8, v uint64) { c.storeAs(a, size, v, c.user()) }
 
 func (c *cpu) storeAs(a uint64, size uint8, v uint64, user bool) {
+	if c.aligned {
+		c.checkAlignment(a, size, user)
+	}
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], v)
 	if a&pageMask+uint64(size) > pageSize {
@@ -364,10 +377,18 @@ func (c *cpu) storeAs(a uint64, size uint8, v uint64, user bool) {
 	}
 	g := c.translate(a, accessWrite, user)
 	c.checkAlone(g, uint64(size))
-	if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil && user == c.user() {
+	if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil && user == c.user() && !c.aligned {
 		c.wr.insert(a, p, c.walked)
 	}
 	c.writePhysical(g, b[:size])
+}
+
+// checkAlignment throws #AC for an access of a program that is not at a multiple
+// of its size (SDM volume 3, 6.15, interrupt 17).
+func (c *cpu) checkAlignment(a uint64, size uint8, user bool) {
+	if user && a&uint64(size-1) != 0 {
+		c.raiseCode(x86.AC, 0)
+	}
 }
 
 // readPhysical reads guest-physical memory within a page.

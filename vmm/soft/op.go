@@ -35,9 +35,11 @@ const (
 	flagSlowEA
 	// flagREX: byte registers 4 to 7 are SPL, BPL, SIL and DIL.
 	flagREX
-	// flagStack: the memory is in the stack segment, so that an address which is
-	// not canonical is #SS.
+	// flagStack: the memory operand is in the stack segment, so that an address
+	// which is not canonical is #SS.
 	flagStack
+	// flagPush: there is an access to the stack besides the operand.
+	flagPush
 )
 
 // Values of op.rep.

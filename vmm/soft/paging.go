@@ -44,7 +44,7 @@ func (c *cpu) translate(addr uint64, kind access, user bool) uint64 {
 // raiseNotCanonical throws what an address does that is not canonical: #SS where
 // the instruction's operand is on the stack (SDM volume 1, 3.3.7.1).
 func (c *cpu) raiseNotCanonical(kind access) {
-	if b := c.block; b != nil && kind != accessFetch && b.ops[c.i].flags&flagStack != 0 {
+	if b := c.block; b != nil && kind != accessFetch && b.ops[c.i].flags&(flagStack|flagPush) != 0 {
 		c.raiseCode(x86.SSFault, 0)
 	}
 	c.raiseGP(0)

@@ -194,6 +194,9 @@ func (c *cpu) pageForRead(a uint64) *page {
 		return e.page
 	}
 	p := c.engine.page(c.translate(a, accessRead, c.user()))
+	if c.aligned {
+		return nil // each element is looked at
+	}
 	if p != nil {
 		c.rd.insert(a, p, c.walked)
 	}
@@ -206,7 +209,7 @@ func (c *cpu) pageForWrite(a uint64) *page {
 	}
 	g := c.translate(a, accessWrite, c.user())
 	p := c.engine.page(g)
-	if p == nil || c.engine.code.pages[g>>pageShift] != nil {
+	if p == nil || c.aligned || c.engine.code.pages[g>>pageShift] != nil {
 		return nil
 	}
 	c.wr.insert(a, p, c.walked)
