@@ -384,23 +384,29 @@ func TestDoubleFault(t *testing.T) {
 }
 
 // TestHalfAFrame: a frame that would lie half in a page that is not there
-// changes nothing in the half that is.
+// changes nothing, and the fault is that of the first word which does not find
+// its place, from the highest down.
 func TestHalfAFrame(t *testing.T) {
-	g := newSystem(t, hlt)
 	const edge = 4 << 30 // the end of the page tables
-	for _, rsp := range []uint64{edge + 16, 1<<47 + 16} {
+	const hole = 4 << 20 // the end of one that the test makes
+	for _, test := range []struct {
+		rsp    uint64
+		vector uint64
+		cr2    uint64
+	}{
+		{edge + 16, x86.PF, edge + 8},
+		{hole + 16, x86.PF, hole - 8},
+		{1<<47 + 16, x86.SSFault, 0},
+	} {
+		g := newSystem(t, hlt)
+		g.put64(testTables+2*pageSize+8, 0)
 		g.put64(testIDT+16*x86.UD, gate64(sysHandlers, selCode, sysInterrupt, 0, 2))
-		g.put64(sysTSSAt+0x2c, rsp)
+		g.put64(sysTSSAt+0x2c, test.rsp)
 		g.set()
-		g.mmio.writes = 0
 		c := g.cpu
 		c.deliver(fault{vector: x86.UD})
-		want := uint64(sysHandlers + 16*x86.PF)
-		if rsp > 1<<46 {
-			want = sysHandlers + 16*x86.SSFault
-		}
-		if c.r[slotRIP] != want || c.r[x86.RSP] != testStack-48 {
-			t.Errorf("a stack at %#x: RIP %#x, RSP %#x", rsp, c.r[slotRIP], c.r[x86.RSP])
+		if c.r[slotRIP] != sysHandlers+16*test.vector || c.r[x86.RSP] != testStack-48 || c.cr2 != test.cr2 {
+			t.Errorf("a stack at %#x: RIP %#x, RSP %#x, CR2 %#x", test.rsp, c.r[slotRIP], c.r[x86.RSP], c.cr2)
 		}
 	}
 }
@@ -531,6 +537,9 @@ func TestSyscall(t *testing.T) {
 		}
 		if cs, ss := p.seg[x86.CS], p.seg[x86.SS]; cs.Selector != selCode || cs.L != 1 || cs.DPL != 0 || ss.Selector != selData || ss.DPL != 0 {
 			t.Errorf("SYSCALL: CS %+v, SS %+v", cs, ss)
+		}
+		if !long {
+			p.r[x86.RCX] |= 1 << 40 // is cut
 		}
 		g.run(1)
 		if p.r[slotRIP] != testCode+3 || p.rflags() != c.RFLAGS || p.cpl != 3 || (p.mode&mode64 != 0) != long {
