@@ -68,11 +68,10 @@ type cpu struct {
 	pat, miscEnable                          uint64
 	mtrr                                     mtrrs
 
-	activity                 x86.Activity
-	sipiVector               uint8
-	shadow                   x86.Shadow
-	nmiPending, nmiMasked    bool
-	initPending, sipiPending bool
+	activity              x86.Activity
+	shadow                x86.Shadow
+	nmiPending, nmiMasked bool
+	initPending           bool // the CPU has sent INIT to itself
 
 	fault   fault // that was thrown
 	tlbs    [tlbModes]tlbPair

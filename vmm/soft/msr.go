@@ -195,6 +195,18 @@ func (c *cpu) writeMSR(index uint32, v uint64) (ok bool) {
 	return false
 }
 
+// resetMSRs zeroes the registers that a state lists, for one that has not all of
+// them: at power-on, say, the time-stamp counter is not among them.
+func (c *cpu) resetMSRs() {
+	for _, index := range x86.StateMSRs() {
+		if p := c.msr(index); p != nil {
+			*p = 0
+		}
+	}
+	c.tscOffset = 0
+	c.apic.SetTSC(0)
+}
+
 // moveTSC adds to the time-stamp counter, and to IA32_TSC_ADJUST, which counts
 // such changes (SDM volume 3, 17.17.3).
 func (c *cpu) moveTSC(by uint64) {

@@ -7,19 +7,8 @@ import (
 	"fifovm/vmm/x86"
 )
 
-// ready is whether the CPU has something to execute, after what has come to it
-// was acted upon.
+// ready is whether the CPU has something to execute.
 func (c *cpu) ready() bool {
-	if c.initPending {
-		c.initPending = false
-		c.initReset()
-	}
-	if c.sipiPending {
-		c.sipiPending = false
-		if c.activity == x86.WaitSIPI {
-			c.sipi(c.sipiVector)
-		}
-	}
 	switch c.activity {
 	case x86.Running:
 		return true
@@ -53,15 +42,23 @@ func (c *cpu) NMI() {
 	c.engine.attention()
 }
 
-// INIT resets the CPU at its next instruction boundary.
+// INIT resets the CPU: at once, or where it has sent the IPI itself, at the end
+// of the block. Between turns no INIT is on its way, so that no state needs to
+// tell of one.
 func (c *cpu) INIT() {
-	c.initPending, c.sipiPending = true, false
+	if c.engine.running == c {
+		c.initPending = true
+	} else {
+		c.initReset()
+	}
 	c.engine.attention()
 }
 
 // SIPI starts a CPU that waits for it.
 func (c *cpu) SIPI(vector uint8) {
-	c.sipiPending, c.sipiVector = true, vector
+	if c.engine.running != c {
+		c.sipi(vector)
+	}
 	c.engine.attention()
 }
 

@@ -223,6 +223,10 @@ func (e *Engine) runTurn(c *cpu) {
 	e.running = nil
 	e.retired += c.now - start
 	e.cfg.Time.Set(c.now)
+	if c.initPending {
+		c.initPending = false
+		c.initReset()
+	}
 	if c.yield {
 		c.yield = false
 		e.until = c.now

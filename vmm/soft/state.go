@@ -26,13 +26,7 @@ func (c *cpu) state(s *x86.CPU) {
 		}
 	}
 	c.apic.State(s)
-	s.Activity, s.SIPIVector = c.activity, c.sipiVector
-	if c.initPending {
-		s.Activity = x86.WaitINIT
-	}
-	if c.sipiPending {
-		s.Activity = x86.StartsSIPI
-	}
+	s.Activity, s.SIPIVector = c.activity, 0
 	s.Exception, s.Interrupt = x86.Event{}, x86.Event{}
 	s.NMIInjected, s.NMIPending, s.NMIMasked = false, c.nmiPending, c.nmiMasked
 	s.Shadow = c.shadow
@@ -59,16 +53,16 @@ func (c *cpu) setState(s *x86.CPU) error {
 	c.loadFPU(&s.FPU)
 	c.nmiPending, c.nmiMasked = s.NMIPending || s.NMIInjected, s.NMIMasked
 	c.shadow = s.Shadow
-	c.activity, c.sipiVector = s.Activity, s.SIPIVector
-	c.initPending, c.sipiPending = false, false
-	if s.Activity == x86.StartsSIPI {
-		c.activity, c.sipiPending = x86.WaitSIPI, true
+	if s.Activity > x86.StartsSIPI {
+		return fmt.Errorf("soft: CPU %d: activity %d is unknown", c.index, s.Activity)
 	}
+	c.activity, c.initPending = s.Activity, false
 	c.i, c.block, c.jumped, c.yield = 0, nil, false, false
 	if err := c.apic.SetState(s); err != nil {
 		return err
 	}
 	c.irq = true // looked at when it is run
+	c.resetMSRs()
 	for _, m := range s.MSRs {
 		if err := c.restoreMSR(m); err != nil {
 			return fmt.Errorf("soft: CPU %d: %w", c.index, err)
@@ -78,6 +72,10 @@ func (c *cpu) setState(s *x86.CPU) error {
 	c.updateMode()
 	c.updatePrivilege()
 	c.flushTLB(true)
+	if s.Activity == x86.StartsSIPI {
+		c.activity = x86.WaitSIPI
+		c.sipi(s.SIPIVector)
+	}
 	// An interrupt that was on its way is delivered first.
 	switch {
 	case s.Exception.Valid:

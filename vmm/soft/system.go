@@ -582,7 +582,6 @@ func (c *cpu) initReset() {
 	c.dr, c.dr6, c.dr7 = s.DR, s.DR6, s.DR7
 	c.cpl, c.shadow = 0, 0
 	c.nmiPending, c.nmiMasked = false, false
-	c.sync()
 	c.apic.INIT()
 	c.irq = false
 	// The bootstrap processor begins anew, the others wait to be started (SDM
