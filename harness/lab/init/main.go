@@ -164,8 +164,8 @@ func openChannel(name string) (*os.File, error) {
 func pulse(channel io.Reader, out *wire.Writer) {
 	heard := make(chan struct{}, 1)
 	go func() {
-		// Without a pause: the device makes an interrupt for a byte only when
-		// the one before has been read.
+		// Without a pause: bytes that are not read fill the device's queue, and
+		// then it makes no interrupt.
 		buf := make([]byte, 512)
 		for {
 			if _, err := channel.Read(buf); err != nil {
