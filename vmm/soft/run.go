@@ -196,7 +196,7 @@ const dr6BS = 1 << 14 // single step
 
 // ErrLacks is wrapped by the error of a CPU that met an instruction, or a part
 // of the architecture, which it does not have.
-var ErrLacks = errors.New("the soft CPU lacks it")
+var ErrLacks = errors.New("the soft CPU lacks")
 
 // opLacking is an instruction that is none, or that the CPU does not have. A
 // program is told by #UD, as it is on the processor that CPUID describes. In the
@@ -216,7 +216,7 @@ func opLacking(c *cpu, o *op) {
 func (e *Engine) lacks(c *cpu, what string) {
 	s := new(x86.CPU)
 	c.state(s)
-	e.fail(c, fmt.Errorf("%w (%s): %s at %#x, CPL %d", ErrLacks, what, x86.Disassemble(c.codeAt(s), s), s.RIP, c.cpl))
+	e.fail(c, fmt.Errorf("%w %s: %s at %#x, CPL %d", ErrLacks, what, x86.Disassemble(c.codeAt(s), s), s.RIP, c.cpl))
 }
 
 // codeAt reads the bytes of the instruction at RIP, as far as they are there.

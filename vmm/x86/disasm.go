@@ -20,8 +20,8 @@ func Disassemble(code []byte, c *CPU) string {
 		mode = 32
 	}
 	inst, err := x86asm.Decode(code, mode)
-	if err != nil {
-		return fmt.Sprintf("% x", code)
+	if err != nil || inst.Op == 0 { // 0: prefixes alone
+		return fmt.Sprintf("an instruction that the disassembler doesn't know (% x)", code)
 	}
 	return fmt.Sprintf("%q (% x)", x86asm.IntelSyntax(inst, c.RIP, nil), code[:inst.Len])
 }

@@ -359,3 +359,27 @@ func TestStuck(t *testing.T) {
 		}
 	}
 }
+
+func TestDisassemble(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		l, d uint8 // CS.L and CS.D
+		code []byte
+		want string
+	}{
+		{"64-bit", 1, 0, []byte{0x48, 0x89, 0xd8, 0x90}, `"mov rax, rbx" (48 89 d8)`},
+		{"32-bit", 0, 1, []byte{0x89, 0xd8, 0x90}, `"mov eax, ebx" (89 d8)`},
+		{"16-bit", 0, 0, []byte{0x89, 0xd8, 0x90}, `"mov ax, bx" (89 d8)`},
+		{"relative to RIP", 1, 0, []byte{0xeb, 0xfe}, `"jmp 0x1000" (eb fe)`},
+		{"AVX", 1, 0, []byte{0xc5, 0xf5, 0xfe, 0xc2, 0x90}, `"vpaddd ymm0, ymm1, ymm2" (c5 f5 fe c2)`},
+		{"unknown", 1, 0, []byte{0xc5, 0xf8, 0x77, 0x90}, "an instruction that the disassembler doesn't know (c5 f8 77 90)"},
+		{"cut off", 1, 0, []byte{0x66}, "an instruction that the disassembler doesn't know (66)"},
+		{"none", 1, 0, nil, "an instruction that is not in RAM"},
+	} {
+		c := &CPU{RIP: 0x1000}
+		c.Seg[CS].L, c.Seg[CS].DB = test.l, test.d
+		if got := Disassemble(test.code, c); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
