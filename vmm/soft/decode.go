@@ -1249,8 +1249,9 @@ func (d *decoder) group7() {
 		d.finish(opSwapgs)
 	case d.modrm == 0xf9:
 		o.fn = opRdtscp
-	default:
+	default: // VMCALL, MONITOR, XGETBV and their like
 		d.fault(opUD)
+		d.undefined = true
 	}
 }
 
@@ -1264,8 +1265,9 @@ func (d *decoder) group9() {
 		if o.size == 8 {
 			o.fn = opCmpxchg16b
 		}
-	default:
+	default: // RDRAND, XSAVES and their like
 		d.fault(opUD)
+		d.undefined = true
 	}
 }
 
@@ -1281,12 +1283,14 @@ func (d *decoder) group15() {
 			o.fn = opNop
 		default:
 			d.fault(opUD)
+			d.undefined = true
 		}
 		return
 	}
 	n := d.sub()
 	if d.rep != repNone || d.osize && n < 7 {
 		d.fault(opUD)
+		d.undefined = true
 		return
 	}
 	switch n {
@@ -1307,10 +1311,12 @@ func (d *decoder) group15() {
 	case 7: // CLFLUSH
 		if d.osize { // CLFLUSHOPT
 			d.fault(opUD)
+			d.undefined = true
 			return
 		}
 		o.fn = opClflush
-	default:
+	default: // XSAVE and its like
 		d.fault(opUD)
+		d.undefined = true
 	}
 }

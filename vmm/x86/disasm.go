@@ -10,7 +10,7 @@ import (
 // Intel's syntax and as bytes. The CPU says how it is to be read.
 func Disassemble(code []byte, c *CPU) string {
 	if len(code) == 0 {
-		return "an instruction that is not in RAM"
+		return "bytes that are not in RAM"
 	}
 	mode := 16
 	switch {
@@ -19,9 +19,17 @@ func Disassemble(code []byte, c *CPU) string {
 	case c.Seg[CS].DB != 0:
 		mode = 32
 	}
+	if mode == 64 && len(code) >= 3 && code[0] == 0xc5 && code[2] == 0x77 {
+		// x86asm takes these for instructions with operands.
+		name := "vzeroupper"
+		if code[1]&4 != 0 { // VEX.L: 256 bits
+			name = "vzeroall"
+		}
+		return fmt.Sprintf("%q (% x)", name, code[:3])
+	}
 	inst, err := x86asm.Decode(code, mode)
 	if err != nil || inst.Op == 0 { // 0: prefixes alone
-		return fmt.Sprintf("an instruction that the disassembler doesn't know (% x)", code)
+		return fmt.Sprintf("bytes that the disassembler doesn't know (% x)", code)
 	}
 	return fmt.Sprintf("%q (% x)", x86asm.IntelSyntax(inst, c.RIP, nil), code[:inst.Len])
 }

@@ -372,9 +372,11 @@ func TestDisassemble(t *testing.T) {
 		{"16-bit", 0, 0, []byte{0x89, 0xd8, 0x90}, `"mov ax, bx" (89 d8)`},
 		{"relative to RIP", 1, 0, []byte{0xeb, 0xfe}, `"jmp 0x1000" (eb fe)`},
 		{"AVX", 1, 0, []byte{0xc5, 0xf5, 0xfe, 0xc2, 0x90}, `"vpaddd ymm0, ymm1, ymm2" (c5 f5 fe c2)`},
-		{"unknown", 1, 0, []byte{0xc5, 0xf8, 0x77, 0x90}, "an instruction that the disassembler doesn't know (c5 f8 77 90)"},
-		{"cut off", 1, 0, []byte{0x66}, "an instruction that the disassembler doesn't know (66)"},
-		{"none", 1, 0, nil, "an instruction that is not in RAM"},
+		{"without operands", 1, 0, []byte{0xc5, 0xf8, 0x77, 0xf4}, `"vzeroupper" (c5 f8 77)`},
+		{"without operands", 1, 0, []byte{0xc5, 0xfc, 0x77, 0x90}, `"vzeroall" (c5 fc 77)`},
+		{"unknown", 1, 0, []byte{0x0f, 0x01, 0xc1, 0x90}, "bytes that the disassembler doesn't know (0f 01 c1 90)"},
+		{"cut off", 1, 0, []byte{0x66}, "bytes that the disassembler doesn't know (66)"},
+		{"none", 1, 0, nil, "bytes that are not in RAM"},
 	} {
 		c := &CPU{RIP: 0x1000}
 		c.Seg[CS].L, c.Seg[CS].DB = test.l, test.d
