@@ -19,10 +19,18 @@ func (k *Kernel) Symbol(addr uint64) string {
 	if err != nil {
 		return ""
 	}
+	// A symbol without a size reaches no further than its section.
+	inside := func(section elf.SectionIndex) bool {
+		if int(section) >= len(f.Sections) {
+			return false
+		}
+		s := f.Sections[section]
+		return s.Flags&elf.SHF_ALLOC != 0 && addr-s.Addr < s.Size
+	}
 	var best *elf.Symbol
 	for i := range symbols {
 		s := &symbols[i]
-		if t := elf.ST_TYPE(s.Info); t != elf.STT_FUNC && t != elf.STT_NOTYPE || s.Section == elf.SHN_ABS {
+		if t := elf.ST_TYPE(s.Info); t != elf.STT_FUNC && t != elf.STT_NOTYPE || !inside(s.Section) {
 			continue
 		}
 		// A function written in assembly may have no size.

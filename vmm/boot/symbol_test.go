@@ -43,6 +43,7 @@ func TestSymbol(t *testing.T) {
 		{0x60, ""},
 		{0x80, "assembly+0x0"},
 		{0xff, "assembly+0x7f"},
+		{0x100, ""}, // behind the code
 	} {
 		if got := k.Symbol(tiny.Base + test.offset); got != test.want {
 			t.Errorf("%#x: %q, want %q", test.offset, got, test.want)
