@@ -33,8 +33,8 @@ type facts struct {
 	Modules   []string `json:"kvm_modules,omitempty"`
 	KVM       kvmFacts `json:"kvm"`
 
-	Engine string `json:"engine"` // that auto takes; empty: none works
-	Reason string `json:"reason"` // why it, or why none
+	Engine string `json:"engine"` // that auto takes
+	Reason string `json:"reason"` // why it
 }
 
 // kvmFacts are what there is to say of KVM.
@@ -68,31 +68,36 @@ const (
 )
 
 func doctorCommand() *cobra.Command {
-	var device string
+	var device, engine string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host can run guests with",
-		Long: `Looks at what this host has to run guests with, measures how fast it is, and says what is wrong
-and what to do about it.
+		Long: `Looks at what this host has to run guests with and says which engine --engine auto takes here. Engine
+soft works everywhere; for KVM, which is faster, it measures how it runs a guest's code, and says what
+is wrong and what to do about it.
 
 Exit status:
-  0  guests can run here
-  1  they can't
+  0  guests can run here; with --engine kvm: on KVM
+  1  with --engine kvm: this host's KVM is not there, or can't run Linux well
   2  wrong flags`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if _, _, err := vmm.ChooseEngine(engine, device); err != nil {
+				return err
+			}
 			f := examine(device)
 			if err := f.write(os.Stdout, asJSON); err != nil {
 				return &statusError{statusFailed, err}
 			}
-			if f.Engine == "" {
+			if engine == vmm.EngineKVM && f.Engine != vmm.EngineKVM {
 				return &statusError{status: statusFailed} // the report has said it
 			}
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the facts as JSON")
+	c.Flags().StringVarP(&engine, "engine", "e", vmm.EngineAuto, "`what` is wanted: kvm, soft or auto; see the exit status")
 	kvmDeviceFlag(c.Flags(), &device)
 	return c
 }
@@ -110,10 +115,8 @@ func examine(device string) *facts {
 		f.KVM.API, f.KVM.Capabilities, f.KVM.Features = h.API, h.Capabilities, h.Features
 		f.KVM.Ring0, f.KVM.Ring3 = measure(device, 0), measure(device, 3)
 	}
-	engine, reason, err := vmm.ChooseEngine(vmm.EngineAuto, device)
-	if f.Engine, f.Reason = engine, reason; err != nil {
-		f.Engine, f.Reason = "", plain(err)
-	}
+	f.Engine, f.Reason, _ = vmm.ChooseEngine(vmm.EngineAuto, device) // auto has an answer for every host
+	f.Reason = oneLine(f.Reason)
 	return f
 }
 
@@ -173,7 +176,7 @@ func (f *facts) report() string {
 	problems := f.problems()
 	for i, p := range problems {
 		if i == 0 {
-			b.WriteString("\nProblems\n")
+			b.WriteString("\nWhat is wrong with KVM here\n")
 		}
 		for j, line := range wrap(p.What) {
 			fmt.Fprintf(&b, "  %-3s%s\n", map[bool]string{true: fmt.Sprintf("%d.", i+1)}[j == 0], line)
@@ -184,10 +187,9 @@ func (f *facts) report() string {
 			}
 		}
 	}
-	if f.Engine == "" {
-		fmt.Fprintf(&b, "\nConclusion: no Linux guest can run here. %s\n", sentence(f.Reason))
-	} else {
-		fmt.Fprintf(&b, "\nConclusion: guests run here by engine %s: %s.\n", f.Engine, f.Reason)
+	fmt.Fprintf(&b, "\nConclusion: guests run here on engine %s: %s.\n", f.Engine, f.Reason)
+	if f.Engine == vmm.EngineSoft {
+		b.WriteString("It needs nothing of the host, and its runs are repeatable; KVM would be faster.\n")
 	}
 	return b.String()
 }
@@ -264,18 +266,18 @@ func (s speed) text(ring string) string {
 	return t
 }
 
-// problem is something that is wrong with the host, and the ways out.
+// problem is something that is wrong with the host's KVM, and the ways out.
 type problem struct {
 	What string   `json:"what"`
 	Do   []string `json:"do"`
 }
 
-// elsewhere is the way out of everything that can't be mended.
-const elsewhere = "use another host: a PC or server with Linux on it, or a cloud machine of a kind that offers nested virtualization or is bare metal"
+// elsewhere is the way to KVM where nothing can be mended.
+const elsewhere = "for KVM use another host: a PC or server with Linux on it, or a cloud machine of a kind that offers nested virtualization or is bare metal"
 
 const lab = "in a checkout of fifovm, `make lab CMD=...` runs a command where KVM works, in an emulator, slowly"
 
-// problems are what is wrong, the worst first.
+// problems are what is wrong with KVM, the worst first.
 func (f *facts) problems() []problem {
 	k := &f.KVM
 	switch {
@@ -366,14 +368,6 @@ func (f *facts) emulating() problem {
 	}
 	p.Do = append(p.Do, elsewhere, lab)
 	return p
-}
-
-// sentence makes one of an error's text.
-func sentence(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:] + "."
 }
 
 // wrap breaks text into lines for a terminal.

@@ -27,64 +27,64 @@ func TestDoctorReport(t *testing.T) {
 		{"healthy Intel", func() *facts { return healthy("VMX", "kvm_intel") }, 0,
 			[]string{"linux/amd64, kernel 6.12.0", "A processor, 8 CPUs\n", "32.0 GiB, of which 24.0 are available", "VMX (Intel VT-x)\n",
 				"kvm, kvm_intel", "/dev/kvm crw-rw---- root:kvm, opens", "version 12", "all that fifovm needs", "0.31 ns an instruction: native",
-				"Conclusion: guests run here by engine kvm: it runs ring-0 code natively"}, []string{"Problem", "->"}},
-		{"healthy AMD", func() *facts { return healthy("SVM", "kvm_amd") }, 0, []string{"SVM (AMD-V)\n", "Conclusion: guests run here"}, []string{"Problem"}},
+				"Conclusion: guests run here on engine kvm: it runs ring-0 code natively"}, []string{"wrong", "->", "soft"}},
+		{"healthy AMD", func() *facts { return healthy("SVM", "kvm_amd") }, 0, []string{"SVM (AMD-V)\n", "Conclusion: guests run here on engine kvm"}, []string{"wrong"}},
 		{"nested", func() *facts {
 			f := healthy("VMX", "kvm_intel")
 			f.Virtual = true
 			return f
-		}, 0, []string{"this host is itself a virtual machine", "VMX (Intel VT-x), nested"}, []string{"Problem"}},
+		}, 0, []string{"this host is itself a virtual machine", "VMX (Intel VT-x), nested"}, []string{"wrong"}},
 		{"no device, extension", func() *facts {
 			f := healthy("SVM", "")
-			f.Modules, f.KVM, f.Engine, f.Reason = nil, kvmFacts{Device: "/dev/kvm"}, "", "why not"
+			f.Modules, f.KVM, f.Engine, f.Reason = nil, kvmFacts{Device: "/dev/kvm"}, "soft", "why not"
 			return f
-		}, 1, []string{"none is listed", "/dev/kvm does not exist", "Problems\n  1. ", "not loaded", "-> load it: sudo modprobe kvm_amd", "firmware",
-			"Conclusion: no Linux guest can run here. Why not."}, []string{"kernel code", "2. "}},
+		}, 1, []string{"none is listed", "/dev/kvm does not exist", "What is wrong with KVM here\n  1. ", "not loaded", "-> load it: sudo modprobe kvm_amd", "firmware",
+			"Conclusion: guests run here on engine soft: why not.\n", "repeatable"}, []string{"kernel code", "2. "}},
 		{"no device, container", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm"}, ""
+			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm"}, "soft"
 			return f
 		}, 1, []string{"container", "--device /dev/kvm"}, []string{"modprobe"}},
 		{"no device, virtual machine", func() *facts {
 			f := healthy("", "")
-			f.Modules, f.Virtual, f.KVM, f.Engine = nil, true, kvmFacts{Device: "/dev/kvm"}, ""
+			f.Modules, f.Virtual, f.KVM, f.Engine = nil, true, kvmFacts{Device: "/dev/kvm"}, "soft"
 			return f
 		}, 1, []string{"neither VMX", "does not exist", "nested virtualization switched on", "make lab"}, nil},
 		{"no device, no extension", func() *facts {
 			f := healthy("", "")
-			f.Modules, f.KVM, f.Engine = nil, kvmFacts{Device: "/dev/kvm"}, ""
+			f.Modules, f.KVM, f.Engine = nil, kvmFacts{Device: "/dev/kvm"}, "soft"
 			return f
 		}, 1, []string{"shows no virtualization extension", "firmware"}, nil},
 		{"other device", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM, f.Engine = kvmFacts{Device: "/nope"}, ""
+			f.KVM, f.Engine = kvmFacts{Device: "/nope"}, "soft"
 			return f
 		}, 1, []string{"/nope does not exist", "leave --kvm-device out"}, []string{"container", "modprobe"}},
 		{"no permission, group kvm", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-rw----", Owner: "root", Group: "kvm", Denied: true, Problem: "no"}, ""
+			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-rw----", Owner: "root", Group: "kvm", Denied: true, Problem: "no"}, "soft"
 			return f
 		}, 1, []string{"crw-rw---- root:kvm, can't be used", "You may not open /dev/kvm", "usermod -aG kvm $USER"}, []string{"chgrp", "kernel code"}},
 		{"no permission, root's alone", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-------", Owner: "root", Group: "root", Denied: true, Problem: "no"}, ""
+			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-------", Owner: "root", Group: "root", Denied: true, Problem: "no"}, "soft"
 			return f
 		}, 1, []string{"sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm", "usermod -aG kvm $USER"}, nil},
 		{"busy", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-rw----", Owner: "root", Group: "kvm", Problem: "device or resource busy"}, ""
+			f.KVM, f.Engine = kvmFacts{Device: "/dev/kvm", Exists: true, Mode: "crw-rw----", Owner: "root", Group: "kvm", Problem: "device or resource busy"}, "soft"
 			return f
 		}, 1, []string{"/dev/kvm can't be used: device or resource busy.", "->"}, []string{"usermod"}},
 		{"emulated ring 0", func() *facts {
 			f := healthy("", "")
-			f.Virtual, f.Modules, f.KVM.Features, f.Engine = true, []string{"kvm"}, []string{"POPCNT", "SMEP"}, ""
+			f.Virtual, f.Modules, f.KVM.Features, f.Engine = true, []string{"kvm"}, []string{"POPCNT", "SMEP"}, "soft"
 			f.KVM.Ring0 = speed{NS: 900.4, Verdict: emulated}
 			return f
 		}, 1, []string{"neither VMX (Intel VT-x) nor SVM (AMD-V)", "lacks POPCNT, SMEP", "900 ns an instruction: emulated (ring 0)",
-			"native (ring 3)", "unusual kind", "Linux does not boot", "nested virtualization", "make lab", "Conclusion: no Linux guest"}, []string{"may fail", "2. "}},
+			"native (ring 3)", "unusual kind", "Linux does not boot", "nested virtualization", "make lab", "Conclusion: guests run here on engine soft"}, []string{"may fail", "2. "}},
 		{"missing capability", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM.Capabilities, f.Engine = []string{"KVM_CAP_IRQFD"}, ""
+			f.KVM.Capabilities, f.Engine = []string{"KVM_CAP_IRQFD"}, "soft"
 			f.KVM.Ring0, f.KVM.Ring3 = speed{Problem: "lacks it"}, speed{Problem: "lacks it"}
 			return f
 		}, 1, []string{"lacks KVM_CAP_IRQFD", "could not be measured", "newer kernel"}, []string{"2. "}},
@@ -92,17 +92,17 @@ func TestDoctorReport(t *testing.T) {
 			f := healthy("VMX", "kvm_intel")
 			f.KVM.Features = []string{"SMAP"}
 			return f
-		}, 1, []string{"lacks SMAP", "may fail", "-cpu host", "Conclusion: guests run here"}, nil},
+		}, 1, []string{"lacks SMAP", "may fail", "-cpu host", "Conclusion: guests run here on engine kvm"}, nil},
 		{"guest does not run", func() *facts {
 			f := healthy("VMX", "kvm_intel")
-			f.KVM.Ring0, f.Engine = speed{Problem: "it broke"}, ""
+			f.KVM.Ring0, f.Engine = speed{Problem: "it broke"}, "soft"
 			return f
 		}, 1, []string{"could not be measured", "did not run the kernel code of a small guest: it broke."}, nil},
 		{"darwin", func() *facts {
-			return &facts{Version: "test", OS: "darwin", Arch: "arm64", CPUs: 1, KVM: kvmFacts{Device: "/dev/kvm"}, Reason: "it is Linux's"}
-		}, 1, []string{"darwin/arm64", "1 CPU\n", "not known", "KVM is Linux's on x86-64, and this host is darwin on arm64.", "Conclusion: no Linux guest"}, []string{"modprobe", "version 0"}},
+			return &facts{Version: "test", OS: "darwin", Arch: "arm64", CPUs: 1, KVM: kvmFacts{Device: "/dev/kvm"}, Engine: "soft", Reason: "KVM can't be used: it is Linux's"}
+		}, 1, []string{"darwin/arm64", "1 CPU\n", "not known", "KVM is Linux's on x86-64, and this host is darwin on arm64.", "Conclusion: guests run here on engine soft: KVM can't be used: it is Linux's."}, []string{"modprobe", "version 0"}},
 		{"windows", func() *facts {
-			return &facts{Version: "test", OS: "windows", Arch: "amd64", CPUs: 4, Reason: "it is not"}
+			return &facts{Version: "test", OS: "windows", Arch: "amd64", CPUs: 4, Engine: "soft", Reason: "it is not"}
 		}, 1, []string{"this host is windows on amd64"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestDoctorReport(t *testing.T) {
 			if err := json.Unmarshal(b.Bytes(), &back); err != nil {
 				t.Fatal(err)
 			}
-			if back.OS != f.OS || back.KVM.Device != f.KVM.Device || len(back.Problems) != test.problems {
+			if back.OS != f.OS || back.Engine != f.Engine || back.Reason != f.Reason || back.KVM.Device != f.KVM.Device || len(back.Problems) != test.problems {
 				t.Errorf("as JSON it is %s", b.Bytes())
 			}
 		})

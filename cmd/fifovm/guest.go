@@ -27,21 +27,22 @@ type guest struct {
 	memory                 memorySize
 	cpus                   int
 	engine, kvmDevice      string
-	seed                   uint64
+	seed                   seed
 	paced                  bool // see vmm.Config
 
-	image *boot.Kernel // from kernel
+	image *boot.Kernel   // from kernel
+	set   *pflag.FlagSet // tells which flags were given
 }
 
 func (g *guest) flags(f *pflag.FlagSet) {
-	g.memory, g.cpus = 512<<20, 1
+	g.memory, g.cpus, g.seed, g.set = 512<<20, 1, 1, f
 	f.StringVarP(&g.kernel, "kernel", "k", "", "boot the kernel in `file`: a vmlinux (ELF) or bzImage")
 	f.StringVarP(&g.initrd, "initrd", "i", "", "give the kernel the initial RAM disk in `file`: a cpio archive, compressed or not")
 	f.StringVarP(&g.append, "append", "a", "", "more `words` for the kernel's command line")
 	f.VarP(&g.memory, "memory", "m", "RAM, with M or G behind the number")
 	f.VarP((*cpuCount)(&g.cpus), "cpus", "c", fmt.Sprintf("CPUs, 1 to %d", vmm.MaxCPUs))
 	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "`what` runs the CPUs: kvm, soft, or auto to let this host's abilities decide")
-	f.Uint64Var(&g.seed, "seed", 1, "`number` that engine soft's runs depend on: with the same one they are the same")
+	f.Var(&g.seed, "seed", "what engine soft's turns and the guest's random numbers begin with: the same seed, the same run")
 	kvmDeviceFlag(f, &g.kvmDevice)
 }
 
@@ -94,6 +95,30 @@ func (c *cpuCount) String() string { return strconv.Itoa(int(*c)) }
 // Type is what help calls the value.
 func (c *cpuCount) Type() string { return "number" }
 
+// seed is a flag's value: any number of 64 bits.
+type seed uint64
+
+// Set reads a value from the command line.
+func (s *seed) Set(text string) error {
+	n, err := strconv.ParseUint(text, 0, 64)
+	if err != nil {
+		return errors.New("want a number from 0 to 2^64-1")
+	}
+	*s = seed(n)
+	return nil
+}
+
+func (s *seed) String() string { return strconv.FormatUint(uint64(*s), 10) }
+
+// Type is what help calls the value.
+func (s *seed) Type() string { return "number" }
+
+// bytes are what the kernel's random numbers start from.
+func (s seed) bytes() []byte {
+	b := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("fifovm"), uint64(s)))
+	return b[:]
+}
+
 // open reads the kernel, if that was not done yet: it serves for every boot.
 func (g *guest) open() (err error) {
 	if g.image != nil {
@@ -136,7 +161,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	wallClock := time.Now().UnixNano()
 	if g.engine == vmm.EngineSoft {
 		// Nothing of the host's reaches the guest.
-		b.Seed, wallClock = repeatableSeed(g.seed), softWallClock
+		b.Seed, wallClock = g.seed.bytes(), softWallClock
 	} else {
 		b.Seed = make([]byte, 32)
 		if _, err := rand.Read(b.Seed); err != nil {
@@ -152,7 +177,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	}
 	b.Initrd = initrd
 	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
-		Serial: serial, WallClock: wallClock, Seed: g.seed, Paced: g.paced})
+		Serial: serial, WallClock: wallClock, Seed: uint64(g.seed), Paced: g.paced})
 	if err != nil {
 		return nil, err
 	}
@@ -166,12 +191,6 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 // 1970: the start of 2026.
 const softWallClock = 1_767_225_600 * 1_000_000_000
 
-// repeatableSeed is what the kernel's random numbers start from.
-func repeatableSeed(n uint64) []byte {
-	s := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("fifovm"), n))
-	return s[:]
-}
-
 // chooseEngine settles --engine and says in one line which it is and why.
 func (g *guest) chooseEngine(w io.Writer) error {
 	asked := g.engine
@@ -184,10 +203,13 @@ func (g *guest) chooseEngine(w io.Writer) error {
 		// A host on which KVM does badly is the user's choice, but not one to make
 		// unknowingly. Where the probe fails, making the machine says why.
 		if ns, err := kvm.Speed(g.kvmDevice, 0); err == nil && ns >= kvm.NativeBelow {
-			reason += fmt.Sprintf(", but this host's KVM emulates kernel code (%.0f ns an instruction): Linux will be slow and soon fail here, see `fifovm doctor`", ns)
+			reason += fmt.Sprintf(", but this host's KVM emulates kernel code (%.0f ns an instruction): Linux will be slow and soon fail here, which engine soft does not; see `fifovm doctor`", ns)
 		}
 	}
-	fmt.Fprintf(w, "fifovm: engine %s: %s\n", name, reason)
+	if name == vmm.EngineKVM && g.set.Changed("seed") {
+		reason += "; its runs differ, whatever --seed says"
+	}
+	fmt.Fprintf(w, "fifovm: engine %s: %s\n", name, oneLine(reason))
 	return nil
 }
 

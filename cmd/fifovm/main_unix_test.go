@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"fifovm/vmm/boot/tiny"
 	"fifovm/vmm/kvm"
+	"fifovm/vmm/vmm"
 )
 
 // program is the real fifovm, built for the tests of its behavior as a process.
@@ -114,13 +116,16 @@ func file(t *testing.T, name string, content []byte) string {
 
 func kernel(t *testing.T, script string) string { return file(t, "tiny", tiny.Kernel(script)) }
 
+// engineLine is the line that names the engine.
+var engineLine = regexp.MustCompile(`^fifovm: engine (kvm|soft): `)
+
 // errorLine checks that stderr, but for the line that names the engine, is one
 // clear line with all of words in it, and no trace of Go's.
 func errorLine(t *testing.T, stderr string, words ...string) {
 	t.Helper()
 	var lines []string
 	for line := range strings.Lines(stderr) {
-		if !strings.HasPrefix(line, "fifovm: engine kvm: ") {
+		if !engineLine.MatchString(line) {
 			lines = append(lines, line)
 		}
 	}
@@ -158,56 +163,56 @@ func TestUsageErrors(t *testing.T) {
 		name  string
 		args  []string
 		words []string
-		kvm   bool // comes up only when KVM is there
 	}{
-		{"unknown command", []string{"rum"}, []string{`"rum"`, "did you mean run?"}, false},
-		{"unknown word", []string{"frobnicate"}, []string{`"frobnicate"`, "--help"}, false},
-		{"help on nothing", []string{"help", "rum"}, []string{`"rum"`, "did you mean run?"}, false},
-		{"unknown flag", []string{"--nope"}, []string{"--nope", "fifovm --help"}, false},
-		{"unknown flag of a command", []string{"run", "--nope"}, []string{"--nope", "fifovm run --help"}, false},
-		{"argument", []string{"run", "vmlinux"}, []string{`"vmlinux"`, "flags only", "fifovm run --help"}, false},
-		{"doctor's argument", []string{"doctor", "x"}, []string{`"x"`, "fifovm doctor --help"}, false},
-		{"doctor's flag", []string{"doctor", "-z"}, []string{"-z", "fifovm doctor --help"}, false},
-		{"flag without value", []string{"run", "--kernel"}, []string{"--kernel", "fifovm run --help"}, false},
-		{"no kernel", []string{"run"}, []string{"--kernel FILE", "make kernel"}, false},
-		{"kernel missing", []string{"run", "-k", dir + "/nope"}, []string{dir + "/nope", "no such file"}, false},
-		{"kernel is a folder", []string{"run", "-k", dir}, []string{dir, "not a regular file", "vmlinux"}, false},
-		{"kernel empty", []string{"run", "-k", unreadable}, []string{unreadable, "is empty"}, false},
-		{"kernel truncated", []string{"run", "-k", truncated}, []string{truncated, "cut off", "copy it again"}, false},
-		{"kernel's header truncated", []string{"run", "-k", short}, []string{short, "cut off", "copy it again"}, false},
-		{"kernel for another processor", []string{"run", "-k", arm}, []string{arm, "EM_AARCH64", "x86-64"}, false},
-		{"kernel is text", []string{"run", "-k", file(t, "text", []byte("hello"))}, []string{"text", "neither an ELF file nor a bzImage"}, false},
-		{"kernel is a user's program", []string{"run", "-k", "/bin/true"}, []string{"/bin/true", "vmlinux"}, false},
-		{"kernel's name has a newline", []string{"run", "-k", dir + "/a\nb\x1b[2J"}, []string{"/a; b?[2J"}, false},
-		{"cpus 0", []string{"run", "-k", good, "--cpus", "0"}, []string{`"0"`, "--cpus", "want 1 to 64"}, false},
-		{"cpus 65", []string{"run", "-k", good, "--cpus", "65"}, []string{`"65"`, "--cpus", "want 1 to 64"}, false},
-		{"cpus -1", []string{"run", "-k", good, "--cpus", "-1"}, []string{`"-1"`, "--cpus", "want 1 to 64"}, false},
-		{"cpus x", []string{"run", "-k", good, "--cpus", "x"}, []string{`"x"`, "--cpus", "want 1 to 64"}, false},
-		{"memory 0", []string{"run", "-k", good, "--memory", "0"}, []string{`"0"`, "--memory", "such as 512M"}, false},
-		{"memory 0M", []string{"run", "-k", good, "--memory", "0M"}, []string{`"0M"`, "--memory", "such as 512M"}, false},
-		{"memory 10", []string{"run", "-k", good, "--memory", "10"}, []string{`"10"`, "--memory", "such as 512M"}, false},
-		{"memory 10T", []string{"run", "-k", good, "--memory", "10T"}, []string{`"10T"`, "--memory", "up to 128G"}, false},
-		{"memory 129G", []string{"run", "-k", good, "--memory", "129G"}, []string{`"129G"`, "--memory", "up to 128G"}, false},
-		{"memory -1", []string{"run", "-k", good, "--memory", "-1"}, []string{`"-1"`, "--memory", "such as 512M"}, false},
-		{"memory empty", []string{"run", "-k", good, "--memory", ""}, []string{`""`, "--memory", "such as 512M"}, false},
-		{"memory M", []string{"run", "-k", good, "--memory", "M"}, []string{`"M"`, "--memory", "such as 512M"}, false},
-		{"engine", []string{"run", "-k", good, "-e", "warp"}, []string{`"warp"`, "use auto or kvm"}, false},
-		{"KVM absent", []string{"run", "-k", good, "--kvm-device", dir + "/kvm"}, []string{dir + "/kvm", "does not exist"}, false},
-		{"KVM absent, asked for", []string{"run", "-k", good, "-e", "kvm", "--kvm-device", dir + "/kvm"}, []string{dir + "/kvm", "does not exist"}, false},
-		{"KVM is another file", []string{"run", "-k", good, "-e", "kvm", "--kvm-device", good}, []string{good, "does not answer as KVM"}, false},
-		{"KVM is another device", []string{"run", "-k", good, "--kvm-device", "/dev/null"}, []string{"/dev/null", "does not answer as KVM"}, false},
-		{"KVM is a folder", []string{"run", "-k", good, "--kvm-device", dir}, []string{dir}, false},
-		{"memory too small", []string{"run", "-e", "kvm", "-k", good, "-m", "1M"}, []string{"memory of 1 MiB", "needs at least 2 MiB"}, true},
-		{"initrd missing", []string{"run", "-e", "kvm", "-k", good, "-i", dir + "/nope"}, []string{"--initrd", dir + "/nope", "cpio"}, true},
-		{"initrd is a folder", []string{"run", "-e", "kvm", "-k", good, "-i", dir}, []string{"--initrd", dir, "cpio"}, true},
-		{"initrd too large", []string{"run", "-e", "kvm", "-k", good, "-i", big, "-m", "256M"}, []string{"initrd of 300 MiB", "needs at least"}, true},
-		{"command line too long", []string{"run", "-e", "kvm", "-k", good, "-a", strings.Repeat("x", 3000)}, []string{"command line", "at most 2047"}, true},
+		{"unknown command", []string{"rum"}, []string{`"rum"`, "did you mean run?"}},
+		{"unknown word", []string{"frobnicate"}, []string{`"frobnicate"`, "--help"}},
+		{"help on nothing", []string{"help", "rum"}, []string{`"rum"`, "did you mean run?"}},
+		{"unknown flag", []string{"--nope"}, []string{"--nope", "fifovm --help"}},
+		{"unknown flag of a command", []string{"run", "--nope"}, []string{"--nope", "fifovm run --help"}},
+		{"argument", []string{"run", "vmlinux"}, []string{`"vmlinux"`, "flags only", "fifovm run --help"}},
+		{"doctor's argument", []string{"doctor", "x"}, []string{`"x"`, "fifovm doctor --help"}},
+		{"doctor's flag", []string{"doctor", "-z"}, []string{"-z", "fifovm doctor --help"}},
+		{"flag without value", []string{"run", "--kernel"}, []string{"--kernel", "fifovm run --help"}},
+		{"no kernel", []string{"run"}, []string{"--kernel FILE", "make kernel"}},
+		{"kernel missing", []string{"run", "-k", dir + "/nope"}, []string{dir + "/nope", "no such file"}},
+		{"kernel is a folder", []string{"run", "-k", dir}, []string{dir, "not a regular file", "vmlinux"}},
+		{"kernel empty", []string{"run", "-k", unreadable}, []string{unreadable, "is empty"}},
+		{"kernel truncated", []string{"run", "-k", truncated}, []string{truncated, "cut off", "copy it again"}},
+		{"kernel's header truncated", []string{"run", "-k", short}, []string{short, "cut off", "copy it again"}},
+		{"kernel for another processor", []string{"run", "-k", arm}, []string{arm, "EM_AARCH64", "x86-64"}},
+		{"kernel is text", []string{"run", "-k", file(t, "text", []byte("hello"))}, []string{"text", "neither an ELF file nor a bzImage"}},
+		{"kernel is a user's program", []string{"run", "-k", "/bin/true"}, []string{"/bin/true", "vmlinux"}},
+		{"kernel's name has a newline", []string{"run", "-k", dir + "/a\nb\x1b[2J"}, []string{"/a; b?[2J"}},
+		{"cpus 0", []string{"run", "-k", good, "--cpus", "0"}, []string{`"0"`, "--cpus", "want 1 to 64"}},
+		{"cpus 65", []string{"run", "-k", good, "--cpus", "65"}, []string{`"65"`, "--cpus", "want 1 to 64"}},
+		{"cpus -1", []string{"run", "-k", good, "--cpus", "-1"}, []string{`"-1"`, "--cpus", "want 1 to 64"}},
+		{"cpus x", []string{"run", "-k", good, "--cpus", "x"}, []string{`"x"`, "--cpus", "want 1 to 64"}},
+		{"memory 0", []string{"run", "-k", good, "--memory", "0"}, []string{`"0"`, "--memory", "such as 512M"}},
+		{"memory 0M", []string{"run", "-k", good, "--memory", "0M"}, []string{`"0M"`, "--memory", "such as 512M"}},
+		{"memory 10", []string{"run", "-k", good, "--memory", "10"}, []string{`"10"`, "--memory", "such as 512M"}},
+		{"memory 10T", []string{"run", "-k", good, "--memory", "10T"}, []string{`"10T"`, "--memory", "up to 128G"}},
+		{"memory 129G", []string{"run", "-k", good, "--memory", "129G"}, []string{`"129G"`, "--memory", "up to 128G"}},
+		{"memory -1", []string{"run", "-k", good, "--memory", "-1"}, []string{`"-1"`, "--memory", "such as 512M"}},
+		{"memory empty", []string{"run", "-k", good, "--memory", ""}, []string{`""`, "--memory", "such as 512M"}},
+		{"memory M", []string{"run", "-k", good, "--memory", "M"}, []string{`"M"`, "--memory", "such as 512M"}},
+		{"engine", []string{"run", "-k", good, "-e", "warp"}, []string{`"warp"`, "use auto, kvm or soft"}},
+		{"doctor's engine", []string{"doctor", "-e", "warp"}, []string{`"warp"`, "use auto, kvm or soft"}},
+		{"seed x", []string{"run", "-k", good, "--seed", "x"}, []string{`"x"`, "--seed", "want a number from 0 to 2^64-1"}},
+		{"seed -1", []string{"run", "-k", good, "--seed", "-1"}, []string{`"-1"`, "--seed", "want a number from 0 to 2^64-1"}},
+		{"seed empty", []string{"run", "-k", good, "--seed", ""}, []string{`""`, "--seed", "want a number from 0 to 2^64-1"}},
+		{"seed too large", []string{"run", "-k", good, "--seed", "18446744073709551616"}, []string{"18446744073709551616", "--seed", "want a number from 0 to 2^64-1"}},
+		{"KVM absent", []string{"run", "-k", good, "-e", "kvm", "--kvm-device", dir + "/kvm"}, []string{dir + "/kvm", "does not exist"}},
+		{"KVM is another file", []string{"run", "-k", good, "-e", "kvm", "--kvm-device", good}, []string{good, "does not answer as KVM"}},
+		{"KVM is another device", []string{"run", "-e", "kvm", "-k", good, "--kvm-device", "/dev/null"}, []string{"/dev/null", "does not answer as KVM"}},
+		{"KVM is a folder", []string{"run", "-e", "kvm", "-k", good, "--kvm-device", dir}, []string{dir}},
+		{"memory too small", []string{"run", "-e", "soft", "-k", good, "-m", "1M"}, []string{"memory of 1 MiB", "needs at least 2 MiB"}},
+		{"initrd missing", []string{"run", "-e", "soft", "-k", good, "-i", dir + "/nope"}, []string{"--initrd", dir + "/nope", "cpio"}},
+		{"initrd is a folder", []string{"run", "-e", "soft", "-k", good, "-i", dir}, []string{"--initrd", dir, "cpio"}},
+		{"initrd too large", []string{"run", "-e", "soft", "-k", good, "-i", big, "-m", "256M"}, []string{"initrd of 300 MiB", "needs at least"}},
+		{"command line too long", []string{"run", "-e", "soft", "-k", good, "-a", strings.Repeat("x", 3000)}, []string{"command line", "at most 2047"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if test.kvm {
-				needKVM(t)
-			}
 			r := execute(t, program, "", test.args...)
 			if r.status != statusUsage || r.stdout != "" {
 				t.Errorf("status %d, standard output %q", r.status, r.stdout)
@@ -248,7 +253,6 @@ func TestKVMUnreadable(t *testing.T) {
 		status int
 		words  []string
 	}{
-		{"auto", []string{"run", "-k", dir + "/kernel", "--kvm-device", dir + "/kvm"}, 2, []string{"no permission to open " + dir + "/kvm", "usermod"}},
 		{"kvm", []string{"run", "-e", "kvm", "-k", dir + "/kernel", "--kvm-device", dir + "/kvm"}, 2, []string{"no permission to open " + dir + "/kvm", "usermod"}},
 		{"kernel", []string{"run", "-k", dir + "/secret"}, 2, []string{dir + "/secret", "permission denied"}},
 	} {
@@ -260,8 +264,14 @@ func TestKVMUnreadable(t *testing.T) {
 			errorLine(t, r.stderr, test.words...)
 		})
 	}
+	t.Run("auto", func(t *testing.T) {
+		r := executeAsNobody(t, mine, "run", "-k", dir+"/kernel", "--kvm-device", dir+"/kvm")
+		if r.status != 0 || r.stdout != "ready\r\n" || !strings.HasPrefix(r.stderr, "fifovm: engine soft: KVM can't be used: no permission to open "+dir+"/kvm") {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("doctor", func(t *testing.T) {
-		r := executeAsNobody(t, mine, "doctor", "--kvm-device", dir+"/kvm")
+		r := executeAsNobody(t, mine, "doctor", "--engine", "kvm", "--kvm-device", dir+"/kvm")
 		if r.status != statusFailed || r.stderr != "" || !strings.Contains(r.stdout, "You may not open "+dir+"/kvm") {
 			t.Errorf("%+v", r)
 		}
@@ -275,22 +285,39 @@ func TestKVMLacksCapability(t *testing.T) {
 	if err := build(path, "-ldflags", "-X fifovm/vmm/kvm.without=IRQFD"); err != nil {
 		t.Fatal(err)
 	}
-	for _, engine := range []string{"auto", "kvm"} {
-		r := execute(t, path, "", "run", "-e", engine, "-k", kernel(t, "p"))
-		if r.status != statusUsage {
-			t.Errorf("status %d", r.status)
-		}
-		errorLine(t, r.stderr, "KVM_CAP_IRQFD", "use a newer kernel")
+	r := execute(t, path, "", "run", "-e", "kvm", "-k", kernel(t, "p"))
+	if r.status != statusUsage {
+		t.Errorf("status %d", r.status)
 	}
-	r := execute(t, path, "", "doctor")
-	if r.status != statusFailed || !strings.Contains(r.stdout, "lacks KVM_CAP_IRQFD") || !strings.Contains(r.stdout, "newer kernel") {
+	errorLine(t, r.stderr, "KVM_CAP_IRQFD", "use a newer kernel")
+	r = execute(t, path, "", "run", "-k", kernel(t, "p"))
+	if r.status != 0 || r.stdout != "ready\r\n" || !strings.HasPrefix(r.stderr, "fifovm: engine soft: KVM can't be used: this host's KVM lacks KVM_CAP_IRQFD") {
 		t.Errorf("%+v", r)
+	}
+	for engine, status := range map[string]int{"auto": 0, "soft": 0, "kvm": statusFailed} {
+		r = execute(t, path, "", "doctor", "-e", engine)
+		if r.status != status || !strings.Contains(r.stdout, "lacks KVM_CAP_IRQFD") || !strings.Contains(r.stdout, "newer kernel") || !strings.Contains(r.stdout, "guests run here on engine soft") {
+			t.Errorf("engine %s: %+v", engine, r)
+		}
+	}
+}
+
+// forEngines runs a test on each engine that there is here.
+func forEngines(t *testing.T, test func(t *testing.T, engine string)) {
+	for _, engine := range []string{vmm.EngineKVM, vmm.EngineSoft} {
+		t.Run(engine, func(t *testing.T) {
+			if engine == vmm.EngineKVM {
+				needKVM(t)
+			}
+			test(t, engine)
+		})
 	}
 }
 
 // Without a terminal: files and pipes, and how a guest's end becomes a status.
-func TestRunStatus(t *testing.T) {
-	needKVM(t)
+func TestRunStatus(t *testing.T) { forEngines(t, testRunStatus) }
+
+func testRunStatus(t *testing.T, engine string) {
 	for _, test := range []struct {
 		name, script, stdin string
 		args                []string
@@ -308,7 +335,7 @@ func TestRunStatus(t *testing.T) {
 		{"two CPUs", "p", "", []string{"-c", "2"}, 0, "ready\r\n", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := execute(t, program, test.stdin, append([]string{"run", "-e", "kvm", "-m", "16M", "-k", kernel(t, test.script)}, test.args...)...)
+			r := execute(t, program, test.stdin, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, test.script)}, test.args...)...)
 			if r.status != test.status || test.stdout != "" && r.stdout != test.stdout {
 				t.Errorf("status %d, want %d; standard output %q, want %q", r.status, test.status, r.stdout, test.stdout)
 			}
@@ -322,31 +349,16 @@ func TestRunStatus(t *testing.T) {
 	t.Run("reboot", func(t *testing.T) {
 		// The input is one write, of which the first machine takes all that its
 		// UART has room for: 16 bytes are lost with it at most.
-		r := execute(t, program, "ar"+strings.Repeat("x", 16)+"p", "run", "-e", "kvm", "-k", kernel(t, ""))
+		r := execute(t, program, "ar"+strings.Repeat("x", 16)+"p", "run", "-e", engine, "-k", kernel(t, ""))
 		if r.status != 0 || !strings.HasPrefix(r.stdout, "ready\r\na") || strings.Count(r.stdout, "ready\r\n") != 2 || !strings.Contains(r.stderr, "the guest reboots\n") {
 			t.Errorf("%+v", r)
 		}
 	})
 	t.Run("triple fault", func(t *testing.T) {
-		r := execute(t, program, "", "run", "-e", "kvm", "-k", kernel(t, "t"))
+		r := execute(t, program, "", "run", "-e", engine, "-k", kernel(t, "t"))
 		if r.status != statusTripleFault || !strings.Contains(r.stderr, "triple fault") || !strings.Contains(r.stderr, "\nrip 0000000000100") {
 			t.Errorf("%+v", r)
 		}
-	})
-	t.Run("not emulated", func(t *testing.T) {
-		if ns, err := kvm.Speed("", 0); err != nil || ns < kvm.NativeBelow {
-			t.Skip("this host's KVM does not emulate kernel code")
-		}
-		r := execute(t, program, "", "run", "-e", "kvm", "-k", kernel(t, "np"))
-		if r.status != statusUsage || !strings.Contains(r.stderr, "emulates kernel code") {
-			t.Errorf("%+v", r)
-		}
-		errorLine(t, r.stderr, `"popcnt rax, rbx"`, "make lab", "fifovm doctor")
-		r = execute(t, program, "", "run", "-k", kernel(t, "np"))
-		if r.status != statusUsage || r.stdout != "" {
-			t.Errorf("%+v", r)
-		}
-		errorLine(t, r.stderr, "emulates ring-0 code", "make lab")
 	})
 	t.Run("output to a file", func(t *testing.T) {
 		path := file(t, "out", nil)
@@ -355,7 +367,7 @@ func TestRunStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		c := exec.Command(program, "run", "-e", "kvm", "-k", kernel(t, "ap")) // standard input is /dev/null
+		c := exec.Command(program, "run", "-e", engine, "-k", kernel(t, "ap")) // standard input is /dev/null
 		c.Stdout = f
 		if err := c.Run(); err != nil {
 			t.Fatal(err)
@@ -365,7 +377,7 @@ func TestRunStatus(t *testing.T) {
 		}
 	})
 	t.Run("output breaks", func(t *testing.T) {
-		c := exec.Command("sh", "-c", `{ "$0" run -e kvm -k "$1"; echo "status $?" >&2; } | head -c 20`, program, kernel(t, "f"))
+		c := exec.Command("sh", "-c", `{ "$0" run -e "$2" -k "$1"; echo "status $?" >&2; } | head -c 20`, program, kernel(t, "f"), engine)
 		var errs bytes.Buffer
 		c.Stderr = &errs
 		if err := c.Run(); err != nil {
@@ -384,7 +396,7 @@ func TestRunStatus(t *testing.T) {
 		}
 		defer full.Close()
 		var errs bytes.Buffer
-		c := exec.Command(program, "run", "-e", "kvm", "-k", kernel(t, "f"))
+		c := exec.Command(program, "run", "-e", engine, "-k", kernel(t, "f"))
 		c.Stdout, c.Stderr = full, &errs
 		_ = c.Run() // the status says it
 		if c.ProcessState.ExitCode() != statusFailed {
@@ -392,6 +404,30 @@ func TestRunStatus(t *testing.T) {
 		}
 		errorLine(t, errs.String(), "output can't be written", "no space")
 	})
+}
+
+// What an emulating KVM does not know, engine soft does, and auto takes it.
+func TestNotEmulated(t *testing.T) {
+	needEmulated(t)
+	r := execute(t, program, "", "run", "-e", "kvm", "-k", kernel(t, "np"))
+	if r.status != statusUsage || !strings.Contains(r.stderr, "emulates kernel code") {
+		t.Errorf("%+v", r)
+	}
+	errorLine(t, r.stderr, `"popcnt rax, rbx"`, "--engine soft", "make lab", "fifovm doctor")
+	r = execute(t, program, "", "run", "-k", kernel(t, "np"))
+	if r.status != 0 || r.stdout != "ready\r\n" || strings.Count(r.stderr, "\n") != 1 ||
+		!strings.HasPrefix(r.stderr, "fifovm: engine soft: this host's KVM emulates ring-0 code, ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// needEmulated skips where KVM is real, or not there.
+func needEmulated(t *testing.T) {
+	t.Helper()
+	needKVM(t)
+	if ns, err := kvm.Speed("", 0); err != nil || ns < kvm.NativeBelow {
+		t.Skip("this host's KVM does not emulate kernel code")
+	}
 }
 
 // The guest kernel, cut off and on a KVM that can't run it.
@@ -414,10 +450,7 @@ func TestRunLinux(t *testing.T) {
 		})
 	}
 	t.Run("not emulated", func(t *testing.T) {
-		needKVM(t)
-		if ns, err := kvm.Speed("", 0); err != nil || ns < kvm.NativeBelow {
-			t.Skip("this host's KVM does not emulate kernel code")
-		}
+		needEmulated(t)
 		if _, err := os.Stat(dir + "vmlinux"); err != nil {
 			t.Skipf("%v: run `make kernel`", err)
 		}

@@ -35,15 +35,21 @@ The end of the input does not end the guest.
 
 The kernel's command line is "` + runWords + `", then the words of --append.
 
+Engine kvm needs a Linux host that has KVM; engine soft runs anywhere. On soft, time is the guest's
+own: it starts at 2026-01-01, and an instruction takes a nanosecond. With the same files and flags and
+no input a run is the same, to the instruction, but on a terminal: there an idle guest waits for you,
+where else it skips to what comes next.
+
 ` + statusHelp,
 		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/guest.cpio
-  fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null`,
+  fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null
+  fifovm run -k vmlinux -i image.cpio -e soft -c 4 --seed 7 </dev/null`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot, stats) },
 	}
 	g.flags(c.Flags())
 	c.Flags().BoolVar(&noReboot, "no-reboot", false, "end when the guest reboots")
-	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how many instructions engine soft has executed, and how fast")
+	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how long the guest ran; on engine soft also how many instructions, and how fast")
 	return c
 }
 
@@ -88,11 +94,14 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	stop, err := m.Run(ctx)
 	took := time.Since(start)
 	term.Attach(nil)
-	n, counted := m.Retired()
-	if stats && counted {
-		defer fmt.Fprintf(os.Stderr, "fifovm: %d instructions in %.2f s: %.0f million a second\n", n, took.Seconds(), float64(n)/took.Seconds()/1e6)
-	}
+	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
+	switch {
+	case stats && counted:
+		term.Note(fmt.Sprintf("%d instructions in %.2f s: %.0f million a second", retired, took.Seconds(), float64(retired)/took.Seconds()/1e6))
+	case stats:
+		term.Note(fmt.Sprintf("the guest ran for %.2f s; engine %s does not count instructions", took.Seconds(), g.engine))
+	}
 	panicked := console.Panic()
 	if stop == vmm.PowerOff {
 		panicked = "" // a kernel that can do that has not panicked: something printed the words
@@ -129,9 +138,8 @@ func (g *guest) withRegisters(err error) error {
 	if !errors.As(err, &stuck) || stuck.Registers == nil {
 		return err
 	}
-	detail := stuck.Registers.String()
 	if symbol := g.image.Symbol(stuck.Registers.RIP); symbol != "" {
-		detail = "in " + symbol + "\n" + detail
+		err = fmt.Errorf("%w, in %s", err, symbol)
 	}
-	return &detailedError{err, detail}
+	return &detailedError{err, stuck.Registers.String()}
 }

@@ -34,16 +34,15 @@ type session struct {
 // start runs fifovm with the tiny kernel on a new terminal. It does not lead the
 // terminal's session, as its end would hang the terminal up, and nobody could
 // look at it any more.
-func start(t *testing.T, script string, args ...string) *session {
+func start(t *testing.T, engine, script string, args ...string) *session {
 	t.Helper()
-	needKVM(t)
 	user, tty, err := pty.Open()
 	if err != nil {
 		t.Skip(err)
 	}
 	s := &session{t: t, user: user, tty: tty, ended: make(chan struct{}), changed: make(chan struct{}, 1)}
 	s.before = s.state()
-	s.process = exec.Command(program, append([]string{"run", "-e", "kvm", "-m", "16M", "-k", kernel(t, script)}, args...)...)
+	s.process = exec.Command(program, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, script)}, args...)...)
 	s.process.Stdin, s.process.Stdout, s.process.Stderr = tty, tty, tty
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
@@ -143,7 +142,9 @@ func (s *session) restored() {
 	s.t.Error("the terminal is not as it was before")
 }
 
-func TestTerminal(t *testing.T) {
+func TestTerminal(t *testing.T) { forEngines(t, testTerminal) }
+
+func testTerminal(t *testing.T, engine string) {
 	const ctrlA = "\x01"
 	ready := func(s *session) {
 		s.t.Helper()
@@ -240,7 +241,7 @@ func TestTerminal(t *testing.T) {
 			s.end(0)
 		}},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.do(start(t, test.script)) })
+		t.Run(test.name, func(t *testing.T) { test.do(start(t, engine, test.script)) })
 	}
 }
 

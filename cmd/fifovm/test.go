@@ -65,7 +65,7 @@ Exit status:
 	}
 	g.flags(c.Flags())
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the guest's console")
-	c.Flags().DurationVar(&bootTime, "boot-timeout", 2*time.Minute, "bound on a boot")
-	c.Flags().DurationVar(&testTime, "timeout", time.Minute, "bound on a test")
+	c.Flags().DurationVar(&bootTime, "boot-timeout", 5*time.Minute, "bound on a boot")
+	c.Flags().DurationVar(&testTime, "timeout", 3*time.Minute, "bound on a test")
 	return c
 }

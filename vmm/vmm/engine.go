@@ -55,7 +55,7 @@ func ChooseEngine(name, device string) (engine, reason string, err error) {
 	switch {
 	case err != nil:
 		why := strings.TrimPrefix(err.Error(), kvm.ErrUnavailable.Error()+": ")
-		return EngineSoft, "no KVM here: " + why, nil
+		return EngineSoft, "KVM can't be used: " + why, nil
 	case ns >= kvm.NativeBelow:
 		return EngineSoft, fmt.Sprintf("this host's KVM emulates ring-0 code, %.0f ns an instruction", ns), nil
 	}
