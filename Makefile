@@ -1,8 +1,13 @@
 # fifovm's commands. `make` lists them; each does all it needs to be done before.
 SHELL := /bin/bash
 
+# Pure Go everywhere, the tests too.
+export CGO_ENABLED := 0
+
 # Which guest kernel: 6.12, 6.1 or debug.
 KERNEL ?= 6.12
+# What runs the guest's CPUs in `make vm-test`: auto, kvm (in the lab where this host's KVM can't) or soft.
+ENGINE ?= auto
 # More words for the kernel's command line in `make vm-test`.
 export APPEND ?=
 # Arguments of `make lab` and `make fuzz`.
@@ -19,7 +24,7 @@ PACKAGES := gcc libc6-dev make \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel image lab vm-test test-lab vm-test-all test lint fuzz bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +44,7 @@ deps: ## install the Debian packages that are missing (as root; else print the c
 		{ tail -20 $(B)/deps.log >&2; echo "make deps: apt-get failed; the whole log is in $(B)/deps.log" >&2; exit 1; }
 
 fifovm: deps ## build build/fifovm
-	@CGO_ENABLED=0 go build -o $(B)/fifovm ./cmd/fifovm
+	@go build -o $(B)/fifovm ./cmd/fifovm
 
 guest: deps ## build the guest's C programs
 	@$(MAKE) --no-print-directory -s -C guest
@@ -51,28 +56,35 @@ image: guest ## build the guest's root file system, with agent and tests
 	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests
 
 lab: deps fifovm ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
-	@CGO_ENABLED=0 go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
+	@go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
 	@$(B)/fifovm-lab --file $(B)/fifovm:/bin/fifovm -- $(CMD)
 
-vm-test: fifovm kernel image ## boot a guest under KVM (in the lab where this host's can't) and run its tests
-	@harness/vm-test $(KERNEL)
+vm-test: fifovm kernel image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft
+	@harness/vm-test $(ENGINE) $(KERNEL)
 
-test-lab: fifovm image ## Go tests of whole guests and of the KVM engine, on 6.12 and on Debian's kernel; in the lab
+test-soft: fifovm image ## Go tests of whole guests on engine soft, on 6.12 and on Debian's kernel
 	@$(MAKE) --no-print-directory kernel KERNEL=6.12
-	@harness/vm-test --go 6.12
+	@harness/vm-test --go soft 6.12
 
-vm-test-all: fifovm image ## the same on every kernel: 6.12, 6.1, debug and Debian's
+test-lab: fifovm image ## the same, and the KVM engine's tests, on KVM; in the lab where this host's can't
+	@$(MAKE) --no-print-directory kernel KERNEL=6.12
+	@harness/vm-test --go kvm 6.12
+
+vm-test-all: fifovm image ## vm-test, test-soft and test-lab on every kernel: 6.12, 6.1, debug and Debian's
 	@for k in 6.12 6.1 debug; do $(MAKE) --no-print-directory kernel KERNEL=$$k || exit 1; done
-	@harness/vm-test --go 6.12 6.1 debug
+	@harness/vm-test soft 6.12 6.1 debug debian
+	@harness/vm-test kvm 6.12 6.1 debug debian
+	@harness/vm-test --go soft 6.12 6.1 debug
+	@harness/vm-test --go kvm 6.12 6.1 debug
 
-test: deps ## unit tests, on this host's KVM where it opens
+test: deps ## unit tests, on engine soft and on this host's KVM where it opens
 	@go vet ./... && go test ./...
 
 lint: deps ## vet, staticcheck and gofmt
 	@f=$$(git ls-files -z '*.go' | xargs -0 gofmt -l); [ -z "$$f" ] || { echo "not gofmt'ed: $$f" >&2; exit 1; }
 	@go vet ./... && go tool staticcheck ./...
 
-cross: deps ## the other systems still build
+cross: deps ## build and vet for the other systems
 	@GOOS=darwin GOARCH=arm64 go build ./... && GOOS=darwin GOARCH=arm64 go vet ./...
 	@GOOS=windows GOARCH=amd64 go build ./... && GOOS=windows GOARCH=amd64 go vet ./...
 
@@ -82,7 +94,11 @@ fuzz: deps ## each fuzz test for FUZZTIME
 		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname $$f)" || exit 1; \
 	done
 
-bench-kvm: fifovm image ## boot to power-off beside QEMU's KVM, in the lab
+bench-boot: fifovm image ## boot to power-off on engine soft, beside QEMU's emulation
+	@$(MAKE) --no-print-directory kernel KERNEL=6.12
+	@go run ./harness/bootbench -engine soft -kernel $(B)/kernel/6.12/vmlinux
+
+bench-kvm: fifovm image ## boot to power-off on KVM, beside QEMU's; in the lab where this host's can't
 	@kernel-config/build kvmguest
 	@harness/vm-test --bench
 

@@ -30,10 +30,39 @@ cat $n.output || exit 99
 exit "$(cat $n.status)"
 `
 
+// fakeFifovm notes how it is called. Its tests fail on the kernel in fails, and
+// KVM works if there is a file kvm.
+const fakeFifovm = `#!/bin/bash
+echo "fifovm $*" >>direct
+[[ $1 != doctor ]] || exec test -e kvm
+[[ $5 != "$(cat fails)" ]]
+`
+
+// fakeTests is a package's tests, which note how they are called.
+const fakeTests = `#!/bin/bash
+root=$(cd "$(dirname "$0")" && while [[ ! -e direct ]]; do cd ..; done && pwd)
+echo "${PWD#"$root"/} $FIFOVM_TEST_ENGINE [$FIFOVM_TEST_KERNELS] $*" >>"$root/direct"
+`
+
+// vmTestHost is where harness/vm-test runs.
+type vmTestHost struct {
+	labs    []labRun
+	kvm     bool   // KVM works
+	require string // FIFOVM_REQUIRE_KVM
+	fails   string // the kernel on which fifovm's tests fail
+	direct  string // how fifovm and tests were called outside of a lab
+}
+
 // vmTest runs harness/vm-test on a host without KVM, where these are the labs,
 // and returns its status, what it printed, and the labs' last arguments.
 func vmTest(t *testing.T, labs []labRun, args ...string) (status int, output string, calls []string) {
 	t.Helper()
+	return (&vmTestHost{labs: labs}).run(t, args...)
+}
+
+func (h *vmTestHost) run(t *testing.T, args ...string) (status int, output string, calls []string) {
+	t.Helper()
+	labs := h.labs
 	script, err := os.ReadFile("vm-test")
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +80,16 @@ func vmTest(t *testing.T, labs []labRun, args ...string) (status int, output str
 	write("harness/vm-test", string(script))
 	write("kernel", "")
 	write("build/kernel/6.12/bzImage", "")
-	write("build/fifovm", "#!/bin/bash\nexit 1\n")
+	write("build/fifovm", fakeFifovm)
+	write("direct", "")
+	write("fails", h.fails)
+	for _, p := range []string{"harness", "vmm/kvm", "vmm/vmm"} {
+		write("build/tests/"+p+"/test", fakeTests)
+		write(p+"/doc.go", "")
+	}
+	if h.kvm {
+		write("kvm", "")
+	}
 	write("build/fifovm-lab", fakeLab)
 	write("path/go", "#!/bin/bash\n")
 	write("path/objcopy", "#!/bin/bash\n")
@@ -60,7 +98,7 @@ func vmTest(t *testing.T, labs []labRun, args ...string) (status int, output str
 		write(fmt.Sprintf("runs/%d.status", i+1), fmt.Sprint(l.status))
 	}
 	cmd := exec.Command(filepath.Join(root, "harness/vm-test"), args...)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(root, "path")+":"+os.Getenv("PATH"), "FIFOVM_REQUIRE_KVM=", "APPEND=")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(root, "path")+":"+os.Getenv("PATH"), "FIFOVM_REQUIRE_KVM="+h.require, "APPEND=a word")
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -72,6 +110,11 @@ func vmTest(t *testing.T, labs []labRun, args ...string) (status int, output str
 		}
 		calls = append(calls, string(call))
 	}
+	direct, err := os.ReadFile(filepath.Join(root, "direct"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.direct = string(direct)
 	return cmd.ProcessState.ExitCode(), string(out), calls
 }
 
@@ -111,21 +154,21 @@ func TestVMTestGo(t *testing.T) {
 		status int
 		retold int // how often the output tells of another lab
 	}{
-		{"all passes", []labRun{all, all}, []call{{"harness", ""}, {"vmm/kvm", ""}}, 0, 0},
+		{"all passes", []labRun{all, all, all}, []call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 0},
 		{"the lab falls silent",
-			[]labRun{{passA + skipB + beginC + silent, 123}, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA|TestB"}, {"vmm/kvm", ""}}, 0, 1},
+			[]labRun{{passA + skipB + beginC + silent, 123}, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA|TestB"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
 		{"a lab's time is up",
-			[]labRun{all, {passA + beginC + timeUp, 124}, all},
-			[]call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/kvm", "TestA"}}, 0, 1},
-		{"a lab never starts", []labRun{{silent, 123}, all, all},
-			[]call{{"harness", ""}, {"harness", ""}, {"vmm/kvm", ""}}, 0, 1},
+			[]labRun{all, {passA + beginC + timeUp, 124}, all, all},
+			[]call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/kvm", "TestA"}, {"vmm/vmm", ""}}, 0, 1},
+		{"a lab never starts", []labRun{{silent, 123}, all, all, all},
+			[]call{{"harness", ""}, {"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
 		{"a guest falls silent",
-			[]labRun{{passA + silentC + "FAIL\n", 1}, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}}, 0, 1},
+			[]labRun{{passA + silentC + "FAIL\n", 1}, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
 		{"a test's time is up",
-			[]labRun{{passA + late, 2}, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}}, 0, 1},
+			[]labRun{{passA + late, 2}, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
 		{"three silences",
 			[]labRun{{passA + beginC + silent, 123}, {skipB + silentC, 1}, {passC + timeUp, 124}},
 			[]call{{"harness", ""}, {"harness", "TestA"}, {"harness", "TestA|TestB"}}, 124, 2},
@@ -140,13 +183,13 @@ func TestVMTestGo(t *testing.T) {
 		{"the lab breaks down", []labRun{{passA + "lab: the machine stopped before the command ended\n", 125}}, []call{{"harness", ""}}, 125, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			status, output, got := vmTest(t, tt.labs, "--go", "6.12")
+			status, output, got := vmTest(t, tt.labs, "--go", "kvm", "6.12")
 			if status != tt.status {
 				t.Errorf("status %d, want %d", status, tt.status)
 			}
 			var calls []call
 			for _, c := range got {
-				m := regexp.MustCompile(`cd /(\S+) && .*-test\.timeout 9m -test\.skip '\^\((.*)\)\$'$`).FindStringSubmatch(c)
+				m := regexp.MustCompile(`cd /(\S+) && .*-test\.timeout 9m -test\.run '.*' -test\.skip '\^\((.*)\)\$'$`).FindStringSubmatch(c)
 				if m == nil {
 					t.Fatalf("the lab's command is %q", c)
 				}
@@ -189,9 +232,67 @@ func TestVMTestGuest(t *testing.T) {
 		{"no such file", []labRun{{"fifovm: no such file\n", 2}}, 1, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			status, output, calls := vmTest(t, tt.labs, "6.12")
+			status, output, calls := vmTest(t, tt.labs, "kvm", "6.12")
 			if status != tt.status || len(calls) != tt.calls {
 				t.Errorf("status %d after %d labs, want %d after %d; it printed:\n%s", status, len(calls), tt.status, tt.calls, output)
+			}
+		})
+	}
+}
+
+// TestVMTestEngine: what runs where, on which engine.
+func TestVMTestEngine(t *testing.T) {
+	needBash(t)
+	const (
+		doctor = "fifovm doctor --engine kvm\n"
+		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
+	)
+	guest := func(engine, kernel string) string {
+		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio --append a word\n"
+	}
+	for _, tt := range []struct {
+		name   string
+		host   vmTestHost
+		args   string
+		status int
+		direct string
+		labs   int
+		said   string
+	}{
+		{"auto", vmTestHost{}, "auto 6.12", 0, guest("auto", "6.12/vmlinux"), 0, ""},
+		{"soft", vmTestHost{kvm: true}, "soft debug", 0, guest("soft", "debug/vmlinux"), 0, ""},
+		{"KVM here", vmTestHost{kvm: true}, "kvm 6.1", 0, doctor + guest("kvm", "6.1/vmlinux"), 0, ""},
+		{"KVM in the lab", vmTestHost{labs: []labRun{{passed, 0}}}, "kvm 6.12", 0, doctor, 1, "in the KVM lab"},
+		{"kernels in the lab", vmTestHost{labs: []labRun{{passed, 0}, {passed, 0}}}, "kvm 6.12 debian", 0, doctor, 2, "in the KVM lab"},
+		{"KVM required, and here", vmTestHost{kvm: true, require: "1"}, "auto 6.12", 0, doctor + guest("kvm", "6.12/vmlinux"), 0, ""},
+		{"KVM required, not here", vmTestHost{require: "1"}, "kvm 6.12", 1, doctor, 0, "FIFOVM_REQUIRE_KVM is set"},
+		{"KVM required by auto, not here", vmTestHost{require: "1"}, "auto 6.12", 1, doctor, 0, "FIFOVM_REQUIRE_KVM is set"},
+		{"kernels", vmTestHost{}, "soft 6.12 debian", 0, guest("soft", "6.12/vmlinux") + guest("soft", "debian/vmlinuz"), 0, ""},
+		{"a failure", vmTestHost{fails: "build/kernel/6.12/vmlinux"}, "soft 6.1 6.12 debug", 1, guest("soft", "6.1/vmlinux") + guest("soft", "6.12/vmlinux"), 0, ""},
+		{"Go on soft", vmTestHost{}, "--go soft 6.12", 0,
+			"harness soft [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n", 0, ""},
+		{"Go on soft, debug", vmTestHost{}, "--go soft debug", 0,
+			"harness soft [6.12/bzImage debian/vmlinuz debug/vmlinux] -test.v -test.timeout 26m -test.run \n", 0, ""},
+		{"Go on KVM here", vmTestHost{kvm: true}, "--go kvm 6.12", 0, doctor +
+			"harness kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
+			"vmm/kvm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
+			"vmm/vmm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestBare/kvm\n", 0, ""},
+		{"no engine", vmTestHost{}, "", 2, "", 0, `engine ""`},
+		{"wrong engine", vmTestHost{}, "warp 6.12", 2, "", 0, `engine "warp" (there is auto kvm soft)`},
+		{"Go without an engine", vmTestHost{}, "--go auto 6.12", 2, "", 0, `engine "auto" (there is kvm soft)`},
+		{"no kernel", vmTestHost{}, "soft", 2, "", 0, "no kernel"},
+		{"wrong kernel", vmTestHost{}, "soft 5", 2, "", 0, `kernel "5"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			status, output, calls := tt.host.run(t, strings.Fields(tt.args)...)
+			if status != tt.status || len(calls) != tt.labs || !strings.Contains(output, tt.said) {
+				t.Errorf("status %d and %d labs, want %d and %d, and %q", status, len(calls), tt.status, tt.labs, tt.said)
+			}
+			if diff := cmp.Diff(tt.direct, tt.host.direct); diff != "" {
+				t.Errorf("outside of labs (-want +got):\n%s", diff)
+			}
+			if t.Failed() {
+				t.Logf("it printed:\n%s", output)
 			}
 		})
 	}
