@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"strings"
 
 	"fifovm/vmm/clock"
 	"fifovm/vmm/x86"
@@ -202,8 +203,14 @@ type LocalAPIC struct {
 	hasPending bool
 }
 
+// ownerName begins the local APICs' names as owners of events.
+const ownerName = "lapic"
+
+// IsLocalAPIC is whether an owner of events is a local APIC.
+func IsLocalAPIC(owner string) bool { return strings.HasPrefix(owner, ownerName) }
+
 func newLocalAPIC(a *APICs, clk *clock.Clock, cpu CPU, id int) *LocalAPIC {
-	l := &LocalAPIC{apics: a, clock: clk, name: fmt.Sprintf("lapic%d", id), cpu: cpu, id: uint32(id)}
+	l := &LocalAPIC{apics: a, clock: clk, name: fmt.Sprintf("%s%d", ownerName, id), cpu: cpu, id: uint32(id)}
 	c := x86.Reset(id)
 	for n := range l.powerOn {
 		l.powerOn[n] = binary.LittleEndian.Uint32(c.LAPIC[n<<apicShift:])

@@ -188,6 +188,14 @@ func (u *UART) Input(p []byte) int {
 	return n
 }
 
+// Room tells how much an Input would take now.
+func (u *UART) Room() int {
+	if !u.connected() {
+		return 0
+	}
+	return u.s.depth() - u.s.Count
+}
+
 // Break sends a break to the guest, as the key for Linux's SysRq does. It
 // reports whether there was room; if not, call again on OnRoom.
 func (u *UART) Break() bool {
@@ -390,7 +398,7 @@ func (u *UART) updateLine() {
 }
 
 func (u *UART) connected() bool  { return u.s.MCR&(mcrRTS|mcrLoop) == mcrRTS }
-func (u *UART) canReceive() bool { return u.connected() && u.s.Count < u.s.depth() }
+func (u *UART) canReceive() bool { return u.Room() > 0 }
 func (u *UART) ready() bool      { return u.connected() && u.s.Count == 0 }
 
 // interrupt is IIR without the FIFO bits.

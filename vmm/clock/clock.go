@@ -102,6 +102,16 @@ func (c *Clock) Pending(owner string, kind uint32) (when int64, ok bool) {
 	return 0, false
 }
 
+// Free is the first time from when on that has no event yet.
+func (c *Clock) Free(when int64) int64 {
+	for i := len(c.queue) - 1; i >= 0 && c.queue[i].When <= when; i-- {
+		if c.queue[i].When == when {
+			when++
+		}
+	}
+	return when
+}
+
 // Next is the time of the earliest event, Never if there is none.
 func (c *Clock) Next() int64 {
 	if len(c.queue) == 0 {

@@ -146,6 +146,19 @@ func TestPending(t *testing.T) {
 	expect("dev", 0, 0, false)
 }
 
+func TestFree(t *testing.T) {
+	c := New(new(Virtual))
+	c.Register("a", none{})
+	for _, when := range []int64{5, 6, 6, 7, 9} {
+		c.Schedule(when, "a", 0, 0)
+	}
+	for when, want := range map[int64]int64{4: 4, 5: 8, 6: 8, 7: 8, 8: 8, 9: 10, 11: 11} {
+		if got := c.Free(when); got != want {
+			t.Errorf("from %d on, %d is free, want %d", when, got, want)
+		}
+	}
+}
+
 func TestOnEarlier(t *testing.T) {
 	c, now, _ := newClock()
 	calls := 0

@@ -387,6 +387,7 @@ func advanceOp(m mode, shadow bool) handler {
 // behind the block.
 func opAdvanceShadow(c *cpu, o *op) {
 	c.shadow = x86.ShadowSTI
+	c.attend() // run knows what to do with it
 	if c.mode&mode64 == 0 {
 		opAdvanceLegacy(c, o)
 	} else {

@@ -77,7 +77,9 @@ type Engine struct {
 	running    *cpu   // executes now; nil between turns
 	err        error  // why the run ends
 	wake       chan struct{}
-	retired    int64 // instructions since New
+	retired    int64     // instructions since New
+	idleFrom   int64     // the time when a paced machine began to wait
+	idleSince  time.Time // the same on the host's clock; zero when it does not wait
 
 	random *rand.PCG
 	turn   int   // whose turn it is
@@ -235,18 +237,18 @@ func (e *Engine) runTurn(c *cpu) {
 
 // idle moves on to the next event, or waits for what comes from outside.
 func (e *Engine) idle(ctx context.Context) {
-	next := e.cfg.Clock.Next()
+	next, now := e.cfg.Clock.Next(), e.cfg.Time.Now()
 	if next != clock.Never && !e.cfg.Paced {
-		e.cfg.Time.Set(max(next, e.cfg.Time.Now()))
+		e.cfg.Time.Set(max(next, now))
 		return
 	}
 	var due <-chan time.Time
-	start, now := time.Now(), e.cfg.Time.Now()
 	if next != clock.Never {
 		timer := time.NewTimer(time.Duration(next - now))
 		defer timer.Stop()
 		due = timer.C
 	}
+	e.idleFrom, e.idleSince = now, time.Now()
 	e.cfg.Lock.Unlock()
 	select {
 	case <-ctx.Done():
@@ -254,9 +256,19 @@ func (e *Engine) idle(ctx context.Context) {
 	case <-due:
 	}
 	e.cfg.Lock.Lock()
-	if e.cfg.Paced {
-		e.cfg.Time.Set(min(now+int64(time.Since(start)), max(e.cfg.Clock.Next(), now)))
+	e.CatchUp()
+	e.idleSince = time.Time{}
+}
+
+// CatchUp makes the clock of a paced machine that waits show how long it has
+// waited: for what comes from outside in the meantime, with the lock held. It
+// does not go past the next event.
+func (e *Engine) CatchUp() {
+	if !e.cfg.Paced || e.idleSince.IsZero() {
+		return
 	}
+	now := e.cfg.Time.Now()
+	e.cfg.Time.Set(max(now, min(e.idleFrom+int64(time.Since(e.idleSince)), e.cfg.Clock.Next())))
 }
 
 // State takes the whole state of the CPUs and the interrupt controllers. The

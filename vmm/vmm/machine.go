@@ -51,7 +51,8 @@ type Config struct {
 	// Input is what comes in on the serial ports at set times.
 	Input []Input
 	// OnInput, if not nil, is told of what comes in otherwise, so that it can be
-	// Input in another run. It is called with the machine locked.
+	// Input in another run: on the soft engine that run is then the same, though
+	// this one be paced. It is called with the machine locked.
 	OnInput func(Input)
 }
 
@@ -253,8 +254,17 @@ func (m *Machine) Run(ctx context.Context) (Stop, error) {
 		return Paused, broken
 	}
 	m.holdOutput(true)
+	// A guest that waits for its writers is no longer to, once it is to stop.
+	released := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		m.holdOutput(false)
+		close(released)
+	})
 	err := m.engine.Run(ctx)
-	m.holdOutput(false) // also where the engine had nothing to stop
+	if !stop() {
+		<-released
+	}
+	m.holdOutput(false)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cancel = nil

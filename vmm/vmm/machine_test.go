@@ -53,10 +53,17 @@ func (c *transcript) wait(text string) {
 	}
 }
 
-// machine is a fresh machine on this host's KVM.
+// onEngines runs a test on each engine. Where there is no KVM, the test of it is
+// skipped.
+func onEngines(t *testing.T, test func(t *testing.T, engine string)) {
+	for _, engine := range []string{EngineKVM, EngineSoft} {
+		t.Run(engine, func(t *testing.T) { test(t, engine) })
+	}
+}
+
+// machine is a fresh machine.
 func machine(t *testing.T, cfg Config) *Machine {
 	t.Helper()
-	cfg.Engine = EngineKVM
 	if cfg.CPUs == 0 {
 		cfg.CPUs = 1
 	}
@@ -90,15 +97,17 @@ func load(t *testing.T, m *Machine, script string) {
 	}
 }
 
-func TestEndings(t *testing.T) {
+func TestEndings(t *testing.T) { onEngines(t, testEndings) }
+
+func testEndings(t *testing.T, engine string) {
 	for script, want := range map[string]Stop{"p": PowerOff, "r": Reset} {
-		m := machine(t, Config{})
+		m := machine(t, Config{Engine: engine})
 		load(t, m, script)
 		if stop, err := m.Run(t.Context()); stop != want || err != nil {
 			t.Errorf("script %q: Run gives %v, %v, want %v", script, stop, err, want)
 		}
 	}
-	m := machine(t, Config{})
+	m := machine(t, Config{Engine: engine})
 	load(t, m, "t")
 	_, err := m.Run(t.Context())
 	var stuck *x86.Stuck
@@ -110,13 +119,19 @@ func TestEndings(t *testing.T) {
 // TestMove moves a guest from machine to machine in the midst of a
 // conversation: what it is told on one it answers on that or on the next.
 func TestMove(t *testing.T) {
+	onEngines(t, func(t *testing.T, engine string) { testMove(t, engine, engine) })
+	t.Run("both", func(t *testing.T) { testMove(t, EngineKVM, EngineSoft) })
+}
+
+// testMove moves between two engines in turn.
+func testMove(t *testing.T, engines ...string) {
 	ram, err := memory.New(testMemory)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ram.Close()
 	console := newTranscript()
-	cfg := Config{RAM: ram, Serial: [2]io.Writer{console}}
+	cfg := Config{Engine: engines[0], RAM: ram, Serial: [2]io.Writer{console}}
 	m := machine(t, cfg)
 	load(t, m, "")
 	want := "ready"
@@ -150,6 +165,7 @@ func TestMove(t *testing.T) {
 		if err := m.Close(); err != nil { // all that was printed is in console
 			t.Fatal(err)
 		}
+		cfg.Engine = engines[(i+1)%len(engines)]
 		m = machine(t, cfg)
 		if err := m.SetState(s); err != nil {
 			t.Fatal(err)
@@ -184,9 +200,11 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 
 // TestSlowOutput has a guest flood a console that nobody reads: it must wait,
 // and yet stop when it is told to.
-func TestSlowOutput(t *testing.T) {
+func TestSlowOutput(t *testing.T) { onEngines(t, testSlowOutput) }
+
+func testSlowOutput(t *testing.T, engine string) {
 	w := &stuckWriter{release: make(chan struct{})}
-	m := machine(t, Config{Serial: [2]io.Writer{w}})
+	m := machine(t, Config{Engine: engine, Serial: [2]io.Writer{w}})
 	load(t, m, "f")
 	ctx, pause := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -216,8 +234,10 @@ func TestSlowOutput(t *testing.T) {
 }
 
 // TestClosedSerial ends a write that the guest would never take.
-func TestClosedSerial(t *testing.T) {
-	m := machine(t, Config{})
+func TestClosedSerial(t *testing.T) { onEngines(t, testClosedSerial) }
+
+func testClosedSerial(t *testing.T, engine string) {
+	m := machine(t, Config{Engine: engine})
 	load(t, m, "d")
 	ctx, pause := context.WithCancel(t.Context())
 	ran := make(chan struct{})
@@ -241,13 +261,17 @@ func TestClosedSerial(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
-	for _, cfg := range []Config{
-		{Engine: EngineKVM, CPUs: 0, Memory: testMemory},
-		{Engine: EngineKVM, CPUs: MaxCPUs + 1, Memory: testMemory},
-		{Engine: EngineKVM, CPUs: 1, Memory: 0},
-		{Engine: EngineKVM, CPUs: 1, Memory: 4097},
-		{Engine: "tcg", CPUs: 1, Memory: testMemory},
-	} {
+	bad := []Config{{Engine: "tcg", CPUs: 1, Memory: testMemory}}
+	for _, engine := range []string{EngineKVM, EngineSoft} {
+		bad = append(bad,
+			Config{Engine: engine, CPUs: 0, Memory: testMemory},
+			Config{Engine: engine, CPUs: MaxCPUs + 1, Memory: testMemory},
+			Config{Engine: engine, CPUs: 1, Memory: 0},
+			Config{Engine: engine, CPUs: 1, Memory: 4097},
+			Config{Engine: engine, CPUs: 1, Memory: testMemory, Input: []Input{{Port: 2}}},
+		)
+	}
+	for _, cfg := range bad {
 		if m, err := New(cfg); err == nil {
 			m.Close()
 			t.Errorf("New(%+v) succeeds", cfg)
@@ -256,8 +280,10 @@ func TestBadConfig(t *testing.T) {
 }
 
 // TestForeignState gives a machine states that can't be its own.
-func TestForeignState(t *testing.T) {
-	m := machine(t, Config{CPUs: 2})
+func TestForeignState(t *testing.T) { onEngines(t, testForeignState) }
+
+func testForeignState(t *testing.T, engine string) {
+	m := machine(t, Config{Engine: engine, CPUs: 2})
 	load(t, m, "")
 	for name, change := range map[string]func(*State){
 		"fewer CPUs":        func(s *State) { s.CPU.CPUs = s.CPU.CPUs[:1] },
@@ -265,6 +291,7 @@ func TestForeignState(t *testing.T) {
 		"an MSR of no CPU":  func(s *State) { s.CPU.CPUs[0].MSRs = []x86.MSR{{Index: 0x12345678, Value: 1}} },
 		"another bridge":    func(s *State) { s.Bridge[0]++ },
 		"a bridge cut off":  func(s *State) { s.Bridge = s.Bridge[:10] },
+		"no such input":     func(s *State) { s.Waiting[1] = []input{inputBreak + 1} },
 		"too much received": func(s *State) { s.UART[0].Count = 17 },
 	} {
 		s, err := m.State()

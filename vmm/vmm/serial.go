@@ -1,12 +1,14 @@
 package vmm
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
 
 	"fifovm/vmm/chipset"
+	"fifovm/vmm/soft"
 )
 
 // SerialPort is the host's end of a serial cable.
@@ -22,6 +24,8 @@ type serialPort struct {
 	index   int // of the port
 	uart    *chipset.UART
 	out     *output
+	// waiting is input whose time has come and that the UART had no room for.
+	waiting []input
 
 	// writer serializes Write's callers; room tells the one that waits, under
 	// the machine's lock, that the UART may take more.
@@ -32,46 +36,107 @@ type serialPort struct {
 
 func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
 	s := &serialPort{machine: m, index: index, out: newOutput(w), room: sync.NewCond(&m.mu)}
-	s.uart = chipset.NewUART(m.clock, name, irq, s.out.put)
-	s.uart.OnRoom = s.room.Signal
+	s.uart = chipset.NewUART(m.clock, name, irq, func(b byte) {
+		if s.out.put(b) {
+			m.engine.Stop()
+		}
+	})
+	s.uart.OnRoom = s.feed
 	return s
 }
 
 // Write sends p to the guest.
 func (s *serialPort) Write(p []byte) (n int, err error) {
-	s.writer.Lock()
-	defer s.writer.Unlock()
-	s.machine.mu.Lock()
-	defer s.machine.mu.Unlock()
-	for {
-		if s.closed {
-			return n, io.ErrClosedPipe
-		}
-		taken := s.uart.Input(p[n:])
-		if f := s.machine.cfg.OnInput; f != nil && taken > 0 {
-			f(Input{When: s.machine.clock.Now(), Port: s.index, Data: slices.Clone(p[n : n+taken])})
-		}
-		n += taken
-		if n == len(p) {
-			return n, nil
-		}
-		s.room.Wait()
-	}
+	err = s.send(func() bool {
+		n += s.take(p[n:])
+		return n == len(p)
+	})
+	return n, err
 }
 
 // Break sends the guest a break, in the place of Write's bytes.
-func (s *serialPort) Break() error {
+func (s *serialPort) Break() error { return s.send(s.takeBreak) }
+
+// send calls try until it has sent all, whenever the UART may take more.
+func (s *serialPort) send(try func() (done bool)) error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.machine.mu.Lock()
 	defer s.machine.mu.Unlock()
 	for !s.closed {
-		if s.uart.Break() {
+		if try() {
 			return nil
 		}
 		s.room.Wait()
 	}
 	return io.ErrClosedPipe
+}
+
+// take sends the guest as much of p as there is room for.
+func (s *serialPort) take(p []byte) (n int) {
+	m := s.machine
+	when := m.clock.Now()
+	if n = min(len(p), s.liveRoom()); n == 0 {
+		return 0
+	}
+	if m.virtual() {
+		when = m.arrival()
+		for _, b := range p[:n] {
+			m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(b))
+		}
+	} else {
+		s.uart.Input(p[:n])
+	}
+	m.tell(Input{When: when, Port: s.index, Data: p[:n]})
+	return n
+}
+
+func (s *serialPort) takeBreak() bool {
+	m := s.machine
+	when := m.clock.Now()
+	if s.liveRoom() == 0 {
+		return false
+	}
+	if m.virtual() {
+		when = m.arrival()
+		m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(inputBreak))
+	} else {
+		s.uart.Break()
+	}
+	m.tell(Input{When: when, Port: s.index, Break: true})
+	return true
+}
+
+// liveRoom is how much there is room for: nothing while something is on its way,
+// which may be from before a move.
+func (s *serialPort) liveRoom() int {
+	_, ok := s.machine.clock.Pending(inputOwner, uint32(s.index)|inputLive)
+	if ok || len(s.waiting) > 0 {
+		return 0
+	}
+	return s.uart.Room()
+}
+
+func (m *Machine) tell(in Input) {
+	if f := m.cfg.OnInput; f != nil {
+		in.Data = slices.Clone(in.Data)
+		f(in)
+	}
+}
+
+// virtual is whether the machine's time is the guest's own, so that a run can
+// be repeated.
+func (m *Machine) virtual() bool { return m.cfg.Engine == EngineSoft }
+
+// arrival is when that arrives which is sent now: at a time that has not begun
+// and at which nothing else happens. So it comes between the same two
+// instructions, and the same two events, where it is Config.Input of another
+// run; of the present moment, a part may be over.
+func (m *Machine) arrival() int64 {
+	if e, ok := m.engine.(*soft.Engine); ok {
+		e.CatchUp()
+	}
+	return m.clock.Free(m.clock.Now() + 1)
 }
 
 func (s *serialPort) close() error {
@@ -84,27 +149,36 @@ func (s *serialPort) close() error {
 
 // Input is what comes in on a serial port at some time.
 type Input struct {
-	When int64 // ns on the machine's clock
-	Port int   // 0: ttyS0, 1: ttyS1
-	Data []byte
+	When  int64 // ns on the machine's clock
+	Port  int   // 0: ttyS0, 1: ttyS1
+	Data  []byte
+	Break bool // a break, before the data
 }
 
-// inputOwner is whose events the bytes of Config.Input are: one each, with the
-// port as its kind and the byte as its payload.
+// inputOwner is whose events the bytes of Config.Input are, and on an engine
+// with virtual time those of SerialPort: one each, with the port as its kind and
+// the input as its payload.
 const inputOwner = "serial input"
 
-// inputWaits is set in the kind of an event whose byte found no room before.
-const inputWaits = 1 << 8
+// inputLive is set in the kind of SerialPort's.
+const inputLive = 1 << 8
 
-// inputRetry is how long a byte waits, in ns, that the guest's UART has no room
-// for.
-const inputRetry = 100_000
+// input is a byte, or a break in its place.
+type input uint16
+
+const inputBreak input = 1 << 8
 
 func (m *Machine) scheduleInput() error {
 	m.clock.Register(inputOwner, serialInput{m})
-	for _, in := range m.cfg.Input {
+	// Where the machine has taken its time, all that is late comes now, in order.
+	inputs := slices.Clone(m.cfg.Input)
+	slices.SortStableFunc(inputs, func(a, b Input) int { return cmp.Compare(a.When, b.When) })
+	for _, in := range inputs {
 		if in.Port < 0 || in.Port >= len(m.serial) {
 			return fmt.Errorf("vmm: input for serial port %d: there are %d", in.Port, len(m.serial))
+		}
+		if in.Break {
+			m.clock.Schedule(in.When, inputOwner, uint32(in.Port), uint64(inputBreak))
 		}
 		for _, b := range in.Data {
 			m.clock.Schedule(in.When, inputOwner, uint32(in.Port), uint64(b))
@@ -113,23 +187,33 @@ func (m *Machine) scheduleInput() error {
 	return nil
 }
 
-// serialInput has the bytes of Config.Input come in.
+// serialInput has the input come in that inputOwner's events are.
 type serialInput struct{ m *Machine }
 
 func (s serialInput) HandleEvent(kind uint32, payload uint64) {
-	port := kind &^ inputWaits
-	waits := port | inputWaits
-	when := s.m.clock.Now() + inputRetry
-	if kind == port {
-		// A byte does not overtake those that wait.
-		if last, ok := s.m.clock.Pending(inputOwner, waits); ok {
-			s.m.clock.Schedule(last, inputOwner, waits, payload)
-			return
-		}
+	port := s.m.serial[kind&^inputLive]
+	port.waiting = append(port.waiting, input(payload))
+	port.feed()
+}
+
+// feed has the UART take what waits, as far as there is room. If that is all, the
+// next in line may be a writer.
+func (s *serialPort) feed() {
+	n := 0
+	for n < len(s.waiting) && s.receive(s.waiting[n]) {
+		n++
 	}
-	if s.m.serial[port].uart.Input([]byte{byte(payload)}) == 0 {
-		s.m.clock.Schedule(when, inputOwner, waits, payload)
+	s.waiting = slices.Delete(s.waiting, 0, n)
+	if len(s.waiting) == 0 {
+		s.room.Signal()
 	}
+}
+
+func (s *serialPort) receive(in input) bool {
+	if in == inputBreak {
+		return s.uart.Break()
+	}
+	return s.uart.Input([]byte{byte(in)}) == 1
 }
 
 // outputLimit is how many bytes a guest may send ahead of its writer.
@@ -160,18 +244,21 @@ func newOutput(w io.Writer) *output {
 	return o
 }
 
-// put takes a byte from the guest.
-func (o *output) put(b byte) {
+// put takes a byte from the guest. over says that there is more than the guest
+// may send: it is to stop.
+func (o *output) put(b byte) (over bool) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	for len(o.buf) >= outputLimit && o.waits {
 		o.changed.Wait()
 	}
+	over = len(o.buf) >= outputLimit
 	o.buf = append(o.buf, b)
 	o.sent++
 	if len(o.buf) == 1 {
 		o.changed.Broadcast()
 	}
-	o.mu.Unlock()
+	return over
 }
 
 // hold sets whether a full buffer makes the guest wait.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"fifovm/vmm/chipset"
 	"fifovm/vmm/clock"
@@ -14,14 +15,16 @@ import (
 
 // State is the whole machine but for its RAM, as plain data.
 type State struct {
-	Now    int64 // the clock's time in ns
-	Clock  clock.State
-	CPU    x86.State // the CPUs and the interrupt controllers
-	UART   [2]chipset.UARTState
-	CMOS   chipset.CMOSState
-	Power  chipset.PowerState
-	PCI    pci.State
-	Bridge []byte // configuration space of the host bridge
+	Now   int64 // the clock's time in ns
+	Clock clock.State
+	CPU   x86.State // the CPUs and the interrupt controllers
+	UART  [2]chipset.UARTState
+	// Waiting is input on its way to the UARTs: bytes, and breaks as 256.
+	Waiting [2][]input
+	CMOS    chipset.CMOSState
+	Power   chipset.PowerState
+	PCI     pci.State
+	Bridge  []byte // configuration space of the host bridge
 }
 
 // State takes the state of a machine that is not running.
@@ -35,14 +38,15 @@ func (m *Machine) State() (*State, error) {
 		return nil, err
 	}
 	return &State{
-		Now:    m.clock.Now(),
-		Clock:  m.clock.State(),
-		CPU:    *cpu,
-		UART:   [2]chipset.UARTState{m.serial[0].uart.State(), m.serial[1].uart.State()},
-		CMOS:   m.cmos.State(),
-		Power:  m.power.State(),
-		PCI:    m.pciRoot.State(),
-		Bridge: m.bridge.State(),
+		Now:     m.clock.Now(),
+		Clock:   m.clock.State(),
+		CPU:     *cpu,
+		UART:    [2]chipset.UARTState{m.serial[0].uart.State(), m.serial[1].uart.State()},
+		Waiting: [2][]input{m.serial[0].waitingState(), m.serial[1].waitingState()},
+		CMOS:    m.cmos.State(),
+		Power:   m.power.State(),
+		PCI:     m.pciRoot.State(),
+		Bridge:  m.bridge.State(),
 	}, nil
 }
 
@@ -54,7 +58,7 @@ func (m *Machine) SetState(s *State) error {
 	defer m.mu.Unlock()
 	m.time.Set(s.Now)
 	err := errors.Join(
-		m.clock.SetState(s.Clock),
+		m.clock.SetState(m.ownEvents(s.Clock)),
 		m.serial[0].uart.SetState(s.UART[0]),
 		m.serial[1].uart.SetState(s.UART[1]),
 		m.cmos.SetState(s.CMOS),
@@ -63,10 +67,27 @@ func (m *Machine) SetState(s *State) error {
 		m.bridge.SetState(s.Bridge),
 		m.engine.SetState(&s.CPU),
 	)
-	for _, p := range m.serial {
+	for i, p := range m.serial {
+		if !slices.ContainsFunc(s.Waiting[i], func(in input) bool { return in > inputBreak }) {
+			p.waiting = slices.Clone(s.Waiting[i])
+		} else {
+			err = errors.Join(err, errors.New("vmm: state has input that is neither a byte nor a break"))
+		}
 		p.room.Signal() // a UART that has become ready calls nobody
 	}
 	return err
+}
+
+// waitingState is nil where nothing waits, so that a state is always the same.
+func (s *serialPort) waitingState() []input { return append([]input(nil), s.waiting...) }
+
+// ownEvents leaves out the events that another engine's interrupt controllers
+// have and this one's do not: KVM keeps its timers itself, from the registers.
+func (m *Machine) ownEvents(s clock.State) clock.State {
+	if m.cfg.Engine == EngineKVM {
+		s.Events = slices.DeleteFunc(slices.Clone(s.Events), func(e clock.Event) bool { return chipset.IsLocalAPIC(e.Owner) })
+	}
+	return s
 }
 
 // Hash is a digest of the whole state, RAM included, of a machine that is not
@@ -75,6 +96,12 @@ func (m *Machine) Hash() (string, error) {
 	s, err := m.State()
 	if err != nil {
 		return "", err
+	}
+	// Of the events' numbers only the order counts: input that was there from the
+	// start has others than what comes in when it is typed.
+	s.Clock.Seq = uint64(len(s.Clock.Events))
+	for i := range s.Clock.Events {
+		s.Clock.Events[i].Seq = uint64(i)
 	}
 	h := sha256.New()
 	// Nothing in a state is a map, so its text is the same each time.
