@@ -38,6 +38,7 @@ type Slot struct {
 type RAM struct {
 	mapping []byte
 	slots   []Slot
+	watch   func(gpa, n uint64)
 }
 
 // New gives size bytes of zeroed RAM, a positive multiple of PageSize. The host
@@ -104,5 +105,13 @@ func (r *RAM) Write(gpa uint64, p []byte) error {
 		return err
 	}
 	copy(b, p)
+	if r.watch != nil && len(p) > 0 {
+		r.watch(gpa, uint64(len(p)))
+	}
 	return nil
 }
+
+// Watch has f told of each Write: where and how many bytes, all in one slot. It
+// replaces the f before; nil is none. CPUs that keep something made from RAM,
+// decoded code say, need to know.
+func (r *RAM) Watch(f func(gpa, n uint64)) { r.watch = f }

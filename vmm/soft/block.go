@@ -253,6 +253,16 @@ func (cc *codeCache) written(g, n uint64) {
 	}
 }
 
+// changed is told of writes to RAM that are not a CPU's: DMA, or the loader.
+func (cc *codeCache) changed(g, n uint64) {
+	for end := g + n; g < end; g = g&^pageMask + pageSize {
+		cc.written(g, min(end-g, pageSize-g&pageMask))
+	}
+}
+
+// clear forgets all blocks. The CPUs have to drop their links.
+func (cc *codeCache) clear() { clear(cc.pages) }
+
 // kill takes a block out of the cache. Links to it stay: it becomes one that
 // does nothing and leads to whatever is at its address now.
 func (cc *codeCache) kill(b *block) {
@@ -352,7 +362,7 @@ func (c *cpu) codeBytes(g uint64, outside []byte) []byte {
 	}
 	n := min(maxInstruction, pageSize-g&pageMask)
 	for i := range n {
-		c.readDevice(g+i, outside[i:i+1])
+		outside[i] = byte(c.readDevice(g+i, 1))
 	}
 	return outside[:n]
 }

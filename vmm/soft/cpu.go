@@ -73,7 +73,8 @@ type cpu struct {
 	nmiPending, nmiMasked bool
 	initPending           bool // the CPU has sent INIT to itself
 
-	fault   fault // that was thrown
+	access  [8]byte // of the guest to a device: here it needs no allocation
+	fault   fault   // that was thrown
 	tlbs    [tlbModes]tlbPair
 	execTLB [2]tlb            // of code, at CPL 0 to 2 and at CPL 3
 	walked  tlbFlags          // properties of the last translation

@@ -33,16 +33,15 @@ func (c *cpu) needPort(port uint16, size uint8) {
 // in reads size bytes from a port.
 func (c *cpu) in(port uint16, size uint8) uint64 {
 	c.sync()
-	var b [8]byte
-	c.engine.cfg.Ports.Read(uint64(port), b[:size])
-	return binary.LittleEndian.Uint64(b[:])
+	c.access = [8]byte{}
+	c.engine.cfg.Ports.Read(uint64(port), c.access[:size])
+	return binary.LittleEndian.Uint64(c.access[:])
 }
 
 func (c *cpu) out(port uint16, size uint8, v uint64) {
 	c.sync()
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], v)
-	c.engine.cfg.Ports.Write(uint64(port), b[:size])
+	binary.LittleEndian.PutUint64(c.access[:], v)
+	c.engine.cfg.Ports.Write(uint64(port), c.access[:size])
 }
 
 func opIn(c *cpu, o *op)    { c.input(o, uint16(o.imm)) }

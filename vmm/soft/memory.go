@@ -353,9 +353,7 @@ func (c *cpu) loadAs(a uint64, size uint8, user bool) uint64 {
 		copy(b[:size], p[a&pageMask:])
 		return binary.LittleEndian.Uint64(b[:])
 	}
-	var b [8]byte
-	c.readDevice(g, b[:size])
-	return binary.LittleEndian.Uint64(b[:])
+	return c.readDevice(g, size)
 }
 
 func (c *cpu) storeSlow(a uint64, size uint8, v uint64) { c.storeAs(a, size, v, c.user()) }
@@ -391,20 +389,32 @@ func (c *cpu) checkAlignment(a uint64, size uint8, user bool) {
 	}
 }
 
-// readPhysical reads guest-physical memory within a page.
+// readPhysical reads guest-physical memory within a page. From a device it comes
+// byte by byte: the access crosses a page, or is of code.
 func (c *cpu) readPhysical(g uint64, b []byte) {
 	if p := c.engine.page(g); p != nil {
 		copy(b, p[g&pageMask:])
 		return
 	}
-	c.readDevice(g, b)
+	for i := range b {
+		b[i] = byte(c.readDevice(g+uint64(i), 1))
+	}
 }
 
+// writePhysical writes guest-physical memory within a page.
 func (c *cpu) writePhysical(g uint64, b []byte) {
 	if p := c.engine.page(g); p != nil {
 		c.engine.code.written(g, uint64(len(b)))
 		copy(p[g&pageMask:], b)
 		return
 	}
-	c.writeDevice(g, b)
+	if n := len(b); n&(n-1) == 0 {
+		copy(c.access[:], b)
+		c.writeDevice(g, c.access[:n])
+		return
+	}
+	for i := range b { // the part of an access that crosses a page
+		c.access[0] = b[i]
+		c.writeDevice(g+uint64(i), c.access[:1])
+	}
 }

@@ -20,6 +20,7 @@ package soft
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -116,6 +117,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("soft: %w", err)
 	}
 	cfg.Clock.OnEarlier = e.attention
+	cfg.RAM.Watch(e.code.changed)
 	return e, e.SetState(x86.PowerOn(cfg.CPUs))
 }
 
@@ -289,6 +291,7 @@ func (e *Engine) SetState(s *x86.State) error {
 	if len(s.CPUs) != len(e.cpus) {
 		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
 	}
+	e.code.clear() // the RAM may be another's too
 	errs := []error{e.apics.IO.SetState(s.IOAPIC)}
 	for i, c := range e.cpus {
 		errs = append(errs, c.setState(&s.CPUs[i]))
@@ -307,16 +310,22 @@ func (e *Engine) SetState(s *x86.State) error {
 	return errors.Join(errs...)
 }
 
-// readDevice reads guest-physical memory that is not RAM.
-func (c *cpu) readDevice(g uint64, b []byte) {
+// readDevice reads size bytes of guest-physical memory that is not RAM: 1, 2, 4
+// or 8.
+func (c *cpu) readDevice(g uint64, size uint8) uint64 {
 	c.sync()
+	c.access = [8]byte{}
+	b := c.access[:size]
 	if c.apicPage(g) {
 		c.apic.Read(g&pageMask, b)
-		return
+	} else {
+		c.engine.cfg.MMIO.Read(g, b)
 	}
-	c.engine.cfg.MMIO.Read(g, b)
+	return binary.LittleEndian.Uint64(c.access[:])
 }
 
+// writeDevice writes guest-physical memory that is not RAM; b is cpu.access or a
+// part of it.
 func (c *cpu) writeDevice(g uint64, b []byte) {
 	c.sync()
 	if c.apicPage(g) {
