@@ -223,6 +223,7 @@ func TestBadDMA(t *testing.T) {
 		{"across the buffer's end", 0x1000, bufferBase + bufferSize - 3, 4, false},
 		{"larger than the buffer", 0x1000, bufferBase, bufferSize + 1, false},
 		{"the largest", 0x1000, bufferBase, math.MaxUint64, false},
+		{"as large as a time", 0x1000, bufferBase, math.MaxInt64 - 1<<32, false},
 		{"from beyond the buffer", bufferBase + bufferSize, 0x1000, 4, true},
 		{"from far beyond the buffer", math.MaxUint64, 0x1000, 4, true},
 		{"both in the buffer", bufferBase, bufferBase, 4, false},
@@ -242,7 +243,10 @@ func TestBadDMA(t *testing.T) {
 			if test.toRAM {
 				command |= commandToRAM
 			}
-			dma(h, test.source, test.dest, test.count, command)
+			// However much is asked for, the device is not busy for long.
+			if took := dma(h, test.source, test.dest, test.count, command); took > transferTime+bufferSize {
+				t.Errorf("took %d ns", took)
+			}
 			if h.Count(0) != 1 || h.Read32(0, regInterrupt) != interruptDMA {
 				t.Errorf("%d interrupts, register %#x", h.Count(0), h.Read32(0, regInterrupt))
 			}
