@@ -104,7 +104,9 @@ func tryLoad(dir string, cfg vmm.Config, kernel, words string, files ...initramf
 	if err != nil {
 		return nil, err
 	}
-	cfg.WallClock = time.Now().UnixNano()
+	if cfg.WallClock = time.Now().UnixNano(); cfg.Engine == vmm.EngineSoft {
+		cfg.WallClock = softWallClock // all runs are to be the same
+	}
 	m, err := vmm.New(cfg)
 	if err != nil {
 		return nil, err
@@ -116,7 +118,10 @@ func tryLoad(dir string, cfg vmm.Config, kernel, words string, files ...initramf
 	return m, nil
 }
 
-// memory is enough for the debug kernel, of which KASAN takes an eighth.
+// softWallClock is the start of 2026 in ns from 1970.
+const softWallClock = 1_767_225_600 * int64(time.Second)
+
+// testMemory is enough for the debug kernel, of which KASAN takes an eighth.
 const testMemory = 512 << 20
 
 // shell is a guest's console as a person uses it.
@@ -283,6 +288,10 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// forever is a sleep, in seconds, that does not end even where an idle guest skips
+// its time.
+const forever = "1000000000"
+
 // TestVerdicts plants failures in the guest and looks at what is said of them.
 func TestVerdicts(t *testing.T) {
 	engine := engine(t)
@@ -299,13 +308,13 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{name: "passes", passed: 1},
 		{name: "init that ends", words: "rdinit=/bbin/true", reason: "kernel panic: Attempted to kill init!"},
-		{name: "init that says nothing", words: "loglevel=7 rdinit=/bbin/sleep -- 1000", reason: "the guest's agent does not answer"},
+		{name: "init that says nothing", words: "loglevel=7 rdinit=/bbin/sleep -- " + forever, reason: "the guest's agent does not answer"},
 		{name: "test that fails", files: []initramfs.File{script("/tests/boot", "echo not ok 1 thing; false")}, reason: "exit status 1, failed: thing"},
 		{name: "test that tests nothing", files: []initramfs.File{script("/tests/boot", "true")}, reason: "without a plan"},
 		{name: "test that powers off", files: []initramfs.File{script("/tests/boot", "poweroff")}, reason: "the guest ended by power off"},
 		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo 1..1; echo "<4>WARNING: planted" > /dev/kmsg; echo ok 1 thing`)}, reason: "the kernel's log says: "},
 		{name: "test that fails with a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg; false`)}, reason: "planted; the test: exit status 1"},
-		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep 1000")}, reason: "no result after "},
+		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep "+forever)}, reason: "no result after "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
