@@ -324,6 +324,11 @@ func (b *builder) setString() bool {
 			return false
 		}
 	}
+	// Fast strings look at linear addresses alone: where the same memory has two,
+	// what is read of what was just written is the processor's own affair.
+	if far := int64(source&0xffff) - int64(to&0xffff); b.repeat != 0 && source>>16 != to>>16 && max(far, -far) < int64(n*size) {
+		return false
+	}
 	if b.one(10) { // one of them soon leaves the pages
 		edge, near := uint64(lowData), uint64(b.IntN(6*size))
 		if !b.addr32 && b.one(2) {
