@@ -865,7 +865,7 @@ var jcc = [16]handler{
 // the operand's size cuts it.
 func (c *cpu) jumpNear(target uint64, size uint8) {
 	if c.mode&mode64 != 0 {
-		if int64(target)<<16>>16 != int64(target) {
+		if !isCanonical(target) {
 			c.raiseGP(0)
 		}
 	} else {
@@ -1002,7 +1002,7 @@ func (c *cpu) checkOperand(o *op) {
 	if o.flags&(flagMem|flagStack) != flagMem || c.mode&mode64 == 0 {
 		return
 	}
-	if at := o.ea(c); int64(at)<<16>>16 != int64(at) {
+	if at := o.ea(c); !isCanonical(at) {
 		c.raiseGP(0)
 	}
 }

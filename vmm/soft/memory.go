@@ -206,7 +206,7 @@ func (c *cpu) load128(a uint64) xmm {
 // load128a is load128 for instructions that want a multiple of 16 (#GP).
 func (c *cpu) load128a(a uint64) xmm {
 	if a&15 != 0 {
-		c.raiseGP(0)
+		c.raiseMisaligned(a)
 	}
 	return c.load128(a)
 }
@@ -275,9 +275,17 @@ func (c *cpu) store128(a uint64, v xmm) {
 // store128a is store128 for instructions that want a multiple of 16 (#GP).
 func (c *cpu) store128a(a uint64, v xmm) {
 	if a&15 != 0 {
-		c.raiseGP(0)
+		c.raiseMisaligned(a)
 	}
 	c.store128(a, v)
+}
+
+// raiseMisaligned is #GP, unless the address has a worse fault.
+func (c *cpu) raiseMisaligned(a uint64) {
+	if c.mode&mode64 != 0 && !isCanonical(a) {
+		c.raiseNotCanonical(accessRead)
+	}
+	c.raiseGP(0)
 }
 
 // probeRead and probeWrite throw what an access to n bytes, at most a page,

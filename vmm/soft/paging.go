@@ -35,7 +35,7 @@ func (c *cpu) translate(addr uint64, kind access, user bool) uint64 {
 	if c.efer&x86.EFERLMA == 0 {
 		return c.walkLegacy(addr&0xffff_ffff, kind, user)
 	}
-	if int64(addr)<<16>>16 != int64(addr) {
+	if !isCanonical(addr) {
 		c.raiseNotCanonical(kind)
 	}
 	return c.walk(addr, c.cr3&x86.PTEAddress, 39, kind, user)
