@@ -33,6 +33,9 @@ const (
 // environment lists some, exactly those.
 func kernels(t *testing.T) []string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: whole guests are run by `make test-soft` and `make test-lab`")
+	}
 	if list := os.Getenv("FIFOVM_TEST_KERNELS"); list != "" {
 		return strings.Fields(list)
 	}
@@ -159,18 +162,19 @@ func (s *shell) has(text string) bool {
 	return strings.Contains(s.seen.String(), text)
 }
 
-// expect waits for text, and forgets everything up to its end.
-func (s *shell) expect(text string) {
+// expect waits for text, and forgets everything up to its end. It gives what was
+// before.
+func (s *shell) expect(text string) string {
 	s.t.Helper()
 	late := time.After(bootTime)
 	for {
 		s.mu.Lock()
 		all := s.seen.String()
-		if _, after, found := strings.Cut(all, text); found {
+		if before, after, found := strings.Cut(all, text); found {
 			s.seen.Reset()
 			s.seen.WriteString(after)
 			s.mu.Unlock()
-			return
+			return before
 		}
 		s.mu.Unlock()
 		select {
@@ -361,6 +365,10 @@ func TestVerdicts(t *testing.T) {
 // must not notice.
 func TestMove(t *testing.T) {
 	engine := engine(t)
+	stay := 100 * time.Millisecond // in a machine
+	if engine == vmm.EngineSoft {
+		stay = 10 * time.Millisecond // its guests have nothing to wait for
+	}
 	for _, cpus := range []int{1, 4} {
 		t.Run(fmt.Sprintf("%dcpus", cpus), func(t *testing.T) {
 			ram, err := memory.New(testMemory)
@@ -374,7 +382,7 @@ func TestMove(t *testing.T) {
 			// move runs the guest for a while and moves it.
 			move := func() {
 				t.Helper()
-				ctx, pause := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				ctx, pause := context.WithTimeout(t.Context(), stay)
 				defer pause()
 				if stop := s.run(ctx, m)(); stop != vmm.Paused {
 					t.Fatalf("the guest ended by %v; console:\n%s", stop, strings.Join(s.console.Tail(), "\n"))
