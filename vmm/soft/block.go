@@ -192,7 +192,15 @@ type codePage struct {
 	blocks map[uint32]*block // by blockKey
 	// crossing are blocks of the page before whose instruction ends in this one.
 	crossing []*block
+	// beside counts writes to the page that changed no block. After some, the
+	// page is taken for one that has no code any more: while it has, each write
+	// to it takes the slow way.
+	beside int
 }
+
+// manyBeside is that number: code that is executed again after it costs its
+// decoding, about as much as so many slow writes.
+const manyBeside = 32
 
 func blockKey(g uint64, m mode) uint32 { return uint32(g&pageMask)<<8 | uint32(m) }
 
@@ -238,13 +246,18 @@ func (cc *codeCache) written(g, n uint64) {
 	if p == nil {
 		return
 	}
+	if p.beside++; p.beside > manyBeside {
+		g, n = g&^pageMask, pageSize
+	}
 	for _, b := range p.blocks {
 		if b.at < g+n && g < b.at+b.size {
+			p.beside = 0
 			cc.kill(b)
 		}
 	}
 	for _, b := range slices.Clone(p.crossing) {
 		if end := (b.at + b.size) & pageMask; g&pageMask < end {
+			p.beside = 0
 			cc.kill(b)
 		}
 	}
