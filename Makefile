@@ -78,7 +78,7 @@ vm-test-all: fifovm image ## vm-test, test-soft and test-lab on every kernel: 6.
 	@harness/vm-test --go kvm 6.12 6.1 debug
 
 test: deps ## unit tests, on engine soft and on this host's KVM where it opens
-	@go vet ./... && go test ./...
+	@go vet ./... && go test $$(go list ./... | grep -v /harness$$) && go test -short ./harness
 
 lint: deps ## vet, staticcheck and gofmt
 	@f=$$(git ls-files -z '*.go' | xargs -0 gofmt -l); [ -z "$$f" ] || { echo "not gofmt'ed: $$f" >&2; exit 1; }

@@ -36,9 +36,9 @@ The end of the input does not end the guest.
 The kernel's command line is "` + runWords + `", then the words of --append.
 
 Engine kvm needs a Linux host that has KVM; engine soft runs anywhere. On soft, time is the guest's
-own: it starts at 2026-01-01, and an instruction takes a nanosecond. With the same files and flags and
-no input a run is the same, to the instruction, but on a terminal: there an idle guest waits for you,
-where else it skips to what comes next.
+own: it starts at 2026-01-01, and an instruction takes a nanosecond. An idle guest waits for you if you
+are at a terminal, and else skips to what comes next; then, with the same files and flags and no input,
+a run is the same to the instruction.
 
 ` + statusHelp,
 		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/guest.cpio
@@ -97,6 +97,8 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
 	switch {
+	case stats && counted && g.paced: // the time is mostly the user's
+		term.Note(fmt.Sprintf("%d instructions in %.2f s", retired, took.Seconds()))
 	case stats && counted:
 		term.Note(fmt.Sprintf("%d instructions in %.2f s: %.0f million a second", retired, took.Seconds(), float64(retired)/took.Seconds()/1e6))
 	case stats:
