@@ -148,7 +148,7 @@ func (r repeatable) run(inputs []vmm.Input) outcome {
 		r.Fatal(err)
 	}
 	o.console = console.String()
-	r.Logf("%.1f s, %d million instructions, %d pauses", time.Since(start).Seconds(), retired/1_000_000, pauses)
+	r.Logf("%.1f s, %d instructions, %d pauses, state %.12s", time.Since(start).Seconds(), retired, pauses, o.hash)
 	return o
 }
 

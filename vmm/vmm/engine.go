@@ -23,7 +23,9 @@ type Engine interface {
 	SetState(*x86.State) error
 	// SetIRQ drives an input of the I/O APIC.
 	SetIRQ(gsi uint32, level bool) error
-	// SignalMSI delivers a message-signalled interrupt.
+	// SignalMSI delivers a message-signalled interrupt. An error is about the
+	// message: a guest may have given its device an address where no local APIC
+	// is, and the machine goes on.
 	SignalMSI(address uint64, data uint32) error
 	Close() error
 }
