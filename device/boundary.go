@@ -34,6 +34,7 @@ type Boundary struct {
 	// depth counts the model's calls under way. What would call the model again
 	// waits until they are over.
 	depth     int
+	resetting bool
 	resetDue  bool
 	removeDue bool
 }
@@ -100,7 +101,7 @@ type Injector interface {
 type Faults interface {
 	// Inject decides what becomes of a crossing, before it takes place: of an MMIO
 	// or DMA read, the data is not known yet. It may call the boundary's Spurious,
-	// Storm, Stall, ResetItself and Remove.
+	// Storm, Stall, ResetItself and RemoveBy. What they do comes before the crossing.
 	Inject(c Crossing) Effect
 	// Observe is told of an MMIO read that the model has answered.
 	Observe(c Crossing)
@@ -115,11 +116,9 @@ type Faults interface {
 
 // FaultState is what one fault remembers of one device.
 type FaultState struct {
-	Text        string // of the fault
-	Armed       int64  // ns: when it was
-	Base        uint64 // the number that had been reached when it was armed
-	Seen, Fired uint64 // crossings that it is about, and those that it broke
-	Values      []ReadValue
+	Text        string      // of the fault
+	Seen, Fired uint64      // crossings that it is about, and those that it broke
+	Values      []ReadValue // what it has seen reads give
 }
 
 // ReadValue is what a read gave.
@@ -233,7 +232,8 @@ const pulseEnd = -2
 // pulse is how long in ns a spurious interrupt of the pin lasts.
 const pulse = 1000
 
-const never = math.MaxInt64
+// Never is the time of what does not come.
+const Never = int64(math.MaxInt64)
 
 // NewBoundary stands around m. The name is the device's in plans and traces.
 func NewBoundary(name string, m Model) *Boundary {
@@ -268,7 +268,7 @@ func (b *Boundary) Retime() {
 	}
 	b.host.Cancel(kindFault)
 	if b.faults != nil {
-		if when := b.faults.Next(); when != never {
+		if when := b.faults.Next(); when != Never {
 			b.host.Schedule(when, kindFault, 0)
 		}
 	}
@@ -406,7 +406,7 @@ func (b *Boundary) event(kind uint32, payload uint64) {
 	b.record(c)
 	now := b.host.Now()
 	switch {
-	case b.s.Removed, e.Action == ActDrop, b.s.Stall == never:
+	case b.s.Removed, e.Action == ActDrop, b.s.Stall == Never:
 	case e.Action == ActDelay || b.s.Stall > now || len(b.s.Queue) > 0:
 		b.enqueue(Queued{When: max(now+e.Delay, b.s.Stall), Class: ClassEvent, Kind: kind, Payload: payload, Fault: e.Fault})
 	default:
@@ -437,10 +437,11 @@ func (b *Boundary) Reset() {
 }
 
 func (b *Boundary) reset() {
-	b.resetDue = false
+	b.resetDue, b.resetting = false, true
 	b.silence()
 	b.depth++
 	b.model.Reset()
+	b.resetting = false
 	b.leave()
 }
 
@@ -460,10 +461,10 @@ func (b *Boundary) silence() {
 
 // ResetItself has the device lose all its state, unasked: the model is reset,
 // while configuration space stays as it is. Of the model's call under way, what
-// it still sends is lost.
-func (b *Boundary) ResetItself() {
-	if !b.s.Removed {
-		b.note("resets by itself")
+// it still sends is lost. fault is for the trace, here and below.
+func (b *Boundary) ResetItself(fault string) {
+	if !b.s.Removed && !b.resetting {
+		b.note("resets by itself", fault)
 		b.resetDue = true
 		b.settle()
 	}
@@ -472,9 +473,9 @@ func (b *Boundary) ResetItself() {
 // Stall keeps events from the model for d ns, or, where d is 0, until it is
 // reset. They are delivered after that time; those of a device that waits for
 // its reset are lost.
-func (b *Boundary) Stall(d int64) {
-	b.note("stalls")
-	b.s.Stall = never
+func (b *Boundary) Stall(d int64, fault string) {
+	b.note("stalls", fault)
+	b.s.Stall = Never
 	if d > 0 {
 		b.s.Stall = b.host.Now() + d
 	}
@@ -482,11 +483,14 @@ func (b *Boundary) Stall(d int64) {
 
 // Remove makes the device gone: reads give all ones, writes are lost, the model
 // gets no event, and nothing of it gets out. OnRemove is told.
-func (b *Boundary) Remove() {
+func (b *Boundary) Remove() { b.RemoveBy("") }
+
+// RemoveBy is Remove, as a fault does it.
+func (b *Boundary) RemoveBy(fault string) {
 	if b.s.Removed {
 		return
 	}
-	b.note("is removed")
+	b.note("is removed", fault)
 	b.silence()
 	b.s.Removed, b.removeDue = true, true
 	b.settle()
@@ -496,14 +500,14 @@ func (b *Boundary) Remove() {
 func (b *Boundary) Plug() {
 	if b.s.Removed {
 		b.s.Removed = false
-		b.note("is plugged in")
+		b.note("is plugged in", "")
 		b.reset()
 	}
 }
 
 // Spurious sends an interrupt that the model has not raised; by the pin, for a
 // microsecond, where vector is INTx or the guest has enabled no messages. It
-// reports whether there was a way to send one. fault is for the trace.
+// reports whether there was a way to send one.
 func (b *Boundary) Spurious(vector int, fault string) bool {
 	if b.s.Removed || b.resetDue {
 		return false
@@ -568,7 +572,7 @@ func (i *inside) Schedule(when int64, kind uint32, payload uint64) {
 	if kind >= OwnKinds {
 		panic(fmt.Sprintf("device: %s schedules an event of kind %#x, which is not below %#x", b.name, kind, uint32(OwnKinds)))
 	}
-	if b.quiet() {
+	if b.Quiet() {
 		return
 	}
 	if j, ok := slices.BinarySearch(b.s.Kinds, kind); !ok {
@@ -662,7 +666,7 @@ func (i *inside) Raise(vector int) {
 	if vector < 0 || vector >= len(b.s.Vectors) {
 		panic(fmt.Sprintf("device: %s raises vector %d of %d", b.name, vector, len(b.s.Vectors)))
 	}
-	if b.quiet() || !b.host.Message() {
+	if b.Quiet() || !b.host.Message() {
 		return // nothing would be sent
 	}
 	c := b.crossing(ClassIRQ)
@@ -671,7 +675,7 @@ func (i *inside) Raise(vector int) {
 	held := b.s.Held
 	e := b.decide(&c)
 	b.record(c)
-	if b.quiet() {
+	if b.Quiet() {
 		return
 	}
 	switch e.Action {
@@ -695,7 +699,7 @@ func (i *inside) Raise(vector int) {
 
 func (i *inside) SetINTx(asserted bool) {
 	b := (*Boundary)(i)
-	if b.quiet() || asserted == b.s.Level {
+	if b.Quiet() || asserted == b.s.Level {
 		return
 	}
 	b.s.Level = asserted
@@ -708,7 +712,7 @@ func (i *inside) SetINTx(asserted bool) {
 		c.Vector = INTx
 		b.decide(&c)
 		b.record(c)
-		if !b.quiet() {
+		if !b.Quiet() {
 			b.drive(false)
 		}
 		return
@@ -719,7 +723,7 @@ func (i *inside) SetINTx(asserted bool) {
 	e := b.decide(&c)
 	b.record(c)
 	switch {
-	case b.quiet(), e.Action == ActDrop:
+	case b.Quiet(), e.Action == ActDrop:
 	case e.Action == ActDelay:
 		b.addLate(INTx, 1, e.Delay, e.Fault)
 	default:
@@ -727,8 +731,9 @@ func (i *inside) SetINTx(asserted bool) {
 	}
 }
 
-// quiet is whether nothing more of the model's gets out.
-func (b *Boundary) quiet() bool { return b.s.Removed || b.resetDue }
+// Quiet is whether nothing more of the model's gets out: the device has gone, or
+// is about to be reset.
+func (b *Boundary) Quiet() bool { return b.s.Removed || b.resetDue }
 
 // refuse is the error of a DMA access that the device can't make any more.
 func (b *Boundary) refuse(op string, addr uint64, size int) error {
@@ -767,8 +772,8 @@ func (b *Boundary) record(c Crossing) {
 }
 
 // note records something that happens to the device as a whole.
-func (b *Boundary) note(what string) {
-	b.record(Crossing{Device: b.name, Time: b.Now(), Class: ClassDevice, Note: what})
+func (b *Boundary) note(what, fault string) {
+	b.record(Crossing{Device: b.name, Time: b.Now(), Class: ClassDevice, Note: what, Fault: fault})
 }
 
 // recordExtra records an interrupt that the model has not sent now.
