@@ -1,10 +1,12 @@
 // Package pci is the PCI root: the configuration space of bus 0, reached by
-// ports (type 1) and by memory (ECAM), and the host bridge.
+// ports (type 1) and by memory (ECAM), the host bridge, and Endpoint, what the
+// guest sees of a device.
 //
 // A function is whatever answers its configuration registers; Config is the
-// register file that such a function is usually made of. There are no bridges,
-// so every other bus is empty. Interrupts, BARs and capabilities are the
-// functions' own matter.
+// register file that such a function is usually made of. An Endpoint has one,
+// with BARs, MSI, MSI-X, the interrupt pin, power management and function-level
+// reset; what is behind its BARs is its Backend's matter. There are no bridges,
+// so every other bus is empty.
 //
 // The package does no locking: the machine holds its lock around each access.
 package pci
