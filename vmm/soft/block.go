@@ -16,9 +16,10 @@ type block struct {
 	at    uint64 // guest-physical address
 	size  uint64 // in bytes
 	mode  mode
-	// cross is the page into which the block's only instruction crosses; 0 for
-	// the others.
-	cross uint64
+	// crosses: the block's only instruction goes on in another page, the one of
+	// number cross.
+	crosses bool
+	cross   uint64
 }
 
 // link remembers which block is at an address. It holds while cpu.gens has not
@@ -141,7 +142,7 @@ func (c *cpu) resolve(rip uint64) *block {
 	g := c.translateFetch(linear)
 	if p := c.engine.code.pages[pageIndex(c.engine, g)]; p != nil {
 		if b := p.blocks[blockKey(g, c.mode)]; b != nil {
-			if b.cross == 0 || c.translateFetch((linear|pageMask)+1)>>pageShift == b.cross {
+			if !b.crosses || c.translateFetch(c.nextPage(linear))>>pageShift == b.cross {
 				return b
 			}
 			c.engine.code.kill(b)
@@ -212,7 +213,7 @@ func (cc *codeCache) add(b *block) {
 		return // not RAM: decoded anew each time
 	}
 	p.blocks[blockKey(b.at, b.mode)] = b
-	if b.cross != 0 {
+	if b.crosses {
 		if q := cc.page(b.cross); q != nil {
 			q.crossing = append(q.crossing, b)
 		}
@@ -282,8 +283,8 @@ func (cc *codeCache) kill(b *block) {
 	if p := cc.pages[b.at>>pageShift]; p != nil {
 		delete(p.blocks, blockKey(b.at, b.mode))
 	}
-	if b.cross != 0 {
-		if q := cc.pages[b.cross]; q != nil {
+	if b.crosses {
+		if q := cc.pages[pageIndex(cc.engine, b.cross<<pageShift)]; q != nil {
 			q.crossing = slices.DeleteFunc(q.crossing, func(x *block) bool { return x == b })
 		}
 	}
@@ -339,7 +340,7 @@ func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
 				d.branch = false
 				break
 			}
-			b.cross = c.decodeCrossing(&d, o, code, linear)
+			b.crosses, b.cross = true, c.decodeCrossing(&d, o, code, linear)
 		}
 		pos += int(o.length)
 		if d.undefined {
@@ -350,7 +351,7 @@ func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
 			break
 		}
 		holds = d.shadow
-		if b.cross != 0 || d.end && !holds {
+		if b.crosses || d.end && !holds {
 			break
 		}
 	}
@@ -383,16 +384,21 @@ func (c *cpu) codeBytes(g uint64, outside []byte) []byte {
 // decodeCrossing decodes an instruction that begins in code, at the end of the
 // page that linear is in, and continues in the next page, whose frame it gives.
 func (c *cpu) decodeCrossing(d *decoder, o *op, code []byte, linear uint64) uint64 {
-	next := linear&^pageMask + pageSize
-	if c.mode&mode64 == 0 {
-		next &= 0xffff_ffff
-	}
-	g := c.translateFetch(next)
+	g := c.translateFetch(c.nextPage(linear))
 	var joined, outside [2 * maxInstruction]byte
 	n := copy(joined[:maxInstruction], code)
 	n += copy(joined[n:], c.codeBytes(g, outside[:])[:maxInstruction])
 	d.decode(joined[:n], 0, c.mode, o)
 	return g >> pageShift
+}
+
+// nextPage is the start of the page behind that of a linear address.
+func (c *cpu) nextPage(linear uint64) uint64 {
+	next := linear&^pageMask + pageSize
+	if c.mode&mode64 == 0 {
+		next &= 0xffff_ffff
+	}
+	return next
 }
 
 // advanceOp ends a block whose last instruction does not set RIP.

@@ -1,6 +1,7 @@
 package soft
 
 import (
+	"reflect"
 	"testing"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -27,14 +28,18 @@ func FuzzDecode(f *testing.F) {
 			}
 			bits := map[mode]int{mode64: 64, mode32: 32, 0: 16}[m]
 			inst, err := x86asm.Decode(code, bits)
-			if err != nil || d.undefined || d.end && int(o.length) > maxInstruction || strange(code) {
-				continue
+			if err != nil || inst.Op == 0 || isHandler(o.fn, opUD) || isHandler(o.fn, opGP) || strange(code) {
+				continue // where there is no instruction, its length means nothing
 			}
 			if inst.Len != int(o.length) {
 				t.Errorf("% x in %d-bit mode: %d bytes, x86asm says %d: %v", code[:o.length], bits, o.length, inst.Len, inst)
 			}
 		}
 	})
+}
+
+func isHandler(a, b handler) bool {
+	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // strange is whether code begins with a prefix: with several of them, x86asm and

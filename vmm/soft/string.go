@@ -12,8 +12,11 @@ import (
 // portion counts as one retired instruction.
 
 // repPortion is the number of elements after which a repeated instruction lets
-// others look.
-const repPortion = 4096
+// others look. Of those that are done in bulk, bulkElements count as one.
+const (
+	repPortion   = 512
+	bulkElements = 16
+)
 
 // repeat does a string instruction: one element, or the elements that RCX
 // counts. bulk, if not nil, does several at once and says how many, none where
@@ -42,7 +45,7 @@ func (c *cpu) repeat(o *op, one func(c *cpu, o *op), bulk func(c *cpu, o *op, co
 			n = 1
 		}
 		count -= n
-		done += n
+		done += 1 + n/bulkElements
 		c.setReg(x86.RCX, o.addrSize, count)
 		if more != nil && !more(c) {
 			return
