@@ -38,6 +38,14 @@ const (
 	// 3.0, 3.2.2.3.2).
 	PCIPort  = 0xcf8
 	PCIPorts = 8
+
+	// PCIPortWindow is where BARs with ports lie.
+	PCIPortWindow     = 0xc000
+	PCIPortWindowSize = 0x4000
+
+	// INTxGSI is the first of the four inputs that the devices' interrupt pins
+	// share: slot n's is the (n mod 4)th from it.
+	INTxGSI = 16
 )
 
 // Guest-physical addresses.

@@ -102,6 +102,17 @@ func (c *Clock) Pending(owner string, kind uint32) (when int64, ok bool) {
 	return 0, false
 }
 
+// Count is how many events of owner are to come.
+func (c *Clock) Count(owner string) int {
+	n := 0
+	for i := range c.queue {
+		if c.queue[i].Owner == owner {
+			n++
+		}
+	}
+	return n
+}
+
 // Free is the first time from when on that has no event yet.
 func (c *Clock) Free(when int64) int64 {
 	for i := len(c.queue) - 1; i >= 0 && c.queue[i].When <= when; i-- {

@@ -146,6 +146,19 @@ func TestPending(t *testing.T) {
 	expect("dev", 0, 0, false)
 }
 
+func TestCount(t *testing.T) {
+	c, _, l := newClock()
+	c.Register("other", l)
+	for i := range int64(5) {
+		c.Schedule(i, "dev", uint32(i), 0)
+	}
+	c.Schedule(2, "other", 0, 0)
+	c.Cancel("dev", 3)
+	if a, b, n := c.Count("dev"), c.Count("other"), c.Count("nobody"); a != 4 || b != 1 || n != 0 {
+		t.Errorf("%d, %d and %d events", a, b, n)
+	}
+}
+
 func TestFree(t *testing.T) {
 	c := New(new(Virtual))
 	c.Register("a", none{})

@@ -53,6 +53,21 @@ func TestSignalMSI(t *testing.T) {
 	g.expectVectors(0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59)
 }
 
+// TestMSIToNobody: whatever a guest has a device send is no error.
+func TestMSIToNobody(t *testing.T) {
+	g := newGuest(t, 1, sleeper)
+	for _, data := range []uint32{0, 0x50, 0x150, 0x4650, 0xff, 0xffff_ffff} {
+		for _, address := range []uint64{msiAtCPU0, msiAtCPU0 | 0x55<<12, msiAtCPU0 | 0x55<<12 | 4, msiAtCPU0 | 0xff<<12 | 8, 0xfeef_fffc} {
+			if data != 0x150 && address == msiAtCPU0 {
+				continue // CPU 0 is to sleep on
+			}
+			if err := g.engine.SignalMSI(address, data); err != nil {
+				t.Errorf("%#x to %#x: %v", data, address, err)
+			}
+		}
+	}
+}
+
 func TestVector(t *testing.T) {
 	var v, other *Vector
 	g := newSleeper(t, func(g *guest) { g.check(v.Raise()) })

@@ -39,6 +39,8 @@ type Config struct {
 	// Serial takes what the guest sends on ttyS0 and ttyS1; nil drops it. A
 	// writer may be slow: the guest waits for it after some output.
 	Serial [2]io.Writer
+	// Devices are on PCI bus 0.
+	Devices []Device
 	// WallClock is the time at the start, in ns from 1970, UTC.
 	WallClock int64
 	// Seed decides the order in which the soft engine's CPUs take turns. With
@@ -96,6 +98,9 @@ type Machine struct {
 	power   *chipset.Power
 	pciRoot pci.Root
 	bridge  *pci.Config
+	decoder *pci.Decoder
+	devices []*attached
+	intx    [intxInputs]uint32 // the slots whose pin is up, at each input
 
 	stop   Stop               // why the guest ended the run; Paused if it did not
 	broken error              // what a device could not do
@@ -137,6 +142,9 @@ func New(cfg Config) (_ *Machine, err error) {
 		err = fmt.Errorf("vmm: there is no engine %q", cfg.Engine)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := m.attachDevices(); err != nil {
 		return nil, err
 	}
 	return m, m.scheduleInput()
@@ -306,8 +314,11 @@ type Boot struct {
 // boot loader would. The machine must be fresh.
 func (m *Machine) Load(b Boot) error {
 	entry, err := boot.Load(m.ram, b.Kernel, boot.Params{CommandLine: b.CommandLine, Initrd: b.Initrd,
-		CPUs: m.cfg.CPUs, Seed: b.Seed, Platform: platform()})
+		CPUs: m.cfg.CPUs, Seed: b.Seed, Platform: m.platform()})
 	if err != nil {
+		return err
+	}
+	if err := m.assignBARs(); err != nil {
 		return err
 	}
 	s := x86.PowerOn(m.cfg.CPUs)
@@ -319,8 +330,8 @@ func (m *Machine) Load(b Boot) error {
 }
 
 // platform tells the firmware tables where things are.
-func platform() boot.Platform {
-	return boot.Platform{
+func (m *Machine) platform() boot.Platform {
+	p := boot.Platform{
 		LocalAPIC: chipset.LocalAPICBase,
 		IOAPIC:    chipset.IOAPICBase,
 		ECAM:      boot.Window{Base: chipset.ECAM, Size: chipset.ECAMSize},
@@ -336,4 +347,10 @@ func platform() boot.Platform {
 		Reset:        chipset.ResetPort,
 		ResetValue:   chipset.ResetValue,
 	}
+	for _, d := range m.devices {
+		if d.info.INTx {
+			p.INTx[d.slot][0] = d.gsi()
+		}
+	}
+	return p
 }

@@ -25,6 +25,7 @@ type State struct {
 	Power   chipset.PowerState
 	PCI     pci.State
 	Bridge  []byte // configuration space of the host bridge
+	Devices []DeviceState
 }
 
 // State takes the state of a machine that is not running.
@@ -34,6 +35,10 @@ func (m *Machine) State() (*State, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	cpu, err := m.engine.State()
+	if err != nil {
+		return nil, err
+	}
+	devices, err := m.deviceStates()
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +52,7 @@ func (m *Machine) State() (*State, error) {
 		Power:   m.power.State(),
 		PCI:     m.pciRoot.State(),
 		Bridge:  m.bridge.State(),
+		Devices: devices,
 	}, nil
 }
 
@@ -65,6 +71,7 @@ func (m *Machine) SetState(s *State) error {
 		m.power.SetState(s.Power),
 		m.pciRoot.SetState(s.PCI),
 		m.bridge.SetState(s.Bridge),
+		m.setDeviceStates(s.Devices),
 		m.engine.SetState(&s.CPU),
 	)
 	for i, p := range m.serial {
