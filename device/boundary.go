@@ -993,8 +993,8 @@ func (b *Boundary) State() any {
 }
 
 // SetState takes back what State gave. Which faults are armed is not part of it:
-// where the same are, they go on from the counts of the state, and else they
-// count from now on. The clock's events must be back before.
+// where the same are, they go on from the counts of the state, and else from
+// their own. The clock's events must be back before.
 func (b *Boundary) SetState(decode func(into any) error) error {
 	var s BoundaryState
 	called := false

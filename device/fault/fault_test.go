@@ -777,3 +777,200 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstApplies: of several faults on one crossing one is applied, and only
+// that has fired; if the device goes with it, none is.
+func TestFirstApplies(t *testing.T) {
+	b := newBench(t, "dma.write:flip=1@1; dma.write:error@1..2")
+	b.jobs(2)
+	wantSlice(t, "fired", b.plan.Fired(), Count{"dma.write:flip=1@1", 1}, Count{"dma.write:error@1..2", 1})
+	want(t, "failed", b.failed(), 1)
+	for _, what := range []string{"reset", "remove"} {
+		b := newBench(t, "dma.write:flip=1@1; device:"+what+"@1 on dma.write")
+		b.jobs(1)
+		wantSlice(t, "unfired", b.plan.Unfired(), "dma.write:flip=1@1")
+	}
+}
+
+// TestFilters tells vectors, kinds of events and addresses apart.
+func TestFilters(t *testing.T) {
+	b := newBench(t, "irq[1]:drop@2; event[1]:drop@3; dma.write[0x208..0x20f]:flip=0")
+	for _, vector := range []uint32{0, 0, 1, 1, 0, 1, 0} {
+		b.Write32(0, 0, vector)
+		b.Advance(2 * jobTime)
+	}
+	want(t, "interrupts of vector 0", b.Count(0), 4)
+	want(t, "interrupts of vector 1", b.Count(1), 1)
+	want(t, "done", b.done(), 6)
+	for i := range 6 {
+		want(t, "output flipped", b.out(i) != source, i == 1)
+	}
+	for _, test := range []struct {
+		lo, hi, addr uint64
+		size         int
+		want         bool
+	}{
+		{0x100, 0x107, 0xf8, 8, false},
+		{0x100, 0x107, 0xf9, 8, true},
+		{0x100, 0x107, 0x107, 8, true},
+		{0x100, 0x107, 0x108, 8, false},
+		{0x100, 0x107, 0, 0x1000, true},
+		{0x100, 0x107, 0x100, 0, true},
+		{0x100, 0x107, ^uint64(0) - 3, 8, false},
+		{^uint64(0), ^uint64(0), ^uint64(0) - 3, 8, true}, // a transfer that would wrap
+		{^uint64(0), ^uint64(0), ^uint64(0) - 7, 8, true},
+		{^uint64(0), ^uint64(0), ^uint64(0) - 8, 8, false},
+	} {
+		f := target{class: device.ClassDMARead, filtered: true, bar: -1, lo: test.lo, hi: test.hi}
+		c := device.Crossing{Class: device.ClassDMARead, Addr: test.addr, Size: test.size}
+		want(t, fmt.Sprintf("%#x+%d in %#x..%#x", test.addr, test.size, test.lo, test.hi), f.matches(&c), test.want)
+	}
+}
+
+// TestSwapHoldsOne: of interrupts that would all be swapped, every other one is.
+func TestSwapHoldsOne(t *testing.T) {
+	b := newBench(t, "irq:swap")
+	h := hostOf(b)
+	for i := range 6 {
+		h.Raise(i / 2 % 2)
+		h.Raise(1 - i/2%2)
+	}
+	want(t, "fired", b.plan.Fired()[0].Fired, uint64(6))
+	want(t, "interrupts", len(b.Interrupts), 12)
+	want(t, "first", b.Interrupts[0].Vector, 1)
+	h.Raise(0)
+	b.Reset()
+	b.MessageOn = true
+	h.Raise(1)
+	want(t, "interrupts after a reset: the held one is lost", len(b.Interrupts), 12)
+}
+
+// TestPin: a level takes no fault that only a message can have.
+func TestPin(t *testing.T) {
+	for _, plan := range []string{"irq:dup", "irq:swap"} {
+		b := newBench(t, plan)
+		b.MessageOn = false
+		b.Write32(0, 0, 0)
+		b.Run()
+		want(t, "pin", b.INTx, true)
+		wantSlice(t, "unfired", b.plan.Unfired(), plan)
+	}
+	b := newBench(t, "irq:spurious@time 1500ns")
+	b.MessageOn = false
+	b.Write32(0, 0, 0)
+	b.Run()
+	want(t, "pin after a pulse while it was up", b.INTx, true)
+	hostOf(b).SetINTx(true)
+	want(t, "interrupts of the pin", b.b.Number(device.ClassIRQ, device.INTx), 1)
+
+	b = newBench(t, "device:remove@1 on irq")
+	b.MessageOn = false
+	b.Write32(0, 0, 0)
+	b.Run()
+	want(t, "pin of a device that has gone", b.INTx, false)
+}
+
+// TestModelsData: what is corrupted on its way stays right where it came from,
+// and what waits is what it was.
+func TestModelsData(t *testing.T) {
+	b := newBench(t, "dma.write:xor=0xff@1; dma.write:delay=1us@2")
+	h := hostOf(b)
+	p := []byte{1, 2, 3, 4}
+	for range 2 {
+		if err := h.DMAWrite(0x200, p); err != nil {
+			t.Fatal(err)
+		}
+		wantSlice(t, "the model's own", p, 1, 2, 3, 4)
+	}
+	p[0] = 9
+	b.Run()
+	want(t, "written late", b.RAM[0x200], 1)
+}
+
+// TestCancelWaiting: the model can take back an event that waits.
+func TestCancelWaiting(t *testing.T) {
+	b := newBench(t, "event:delay=5us@1")
+	b.Write32(0, 0, 0)
+	b.Write32(0, 0, 0)
+	b.Write32(0, 0, 1)
+	b.Advance(jobTime)
+	want(t, "taken back", hostOf(b).Cancel(0), 2)
+	b.Run()
+	want(t, "done", b.done(), 1)
+}
+
+// TestResetForgets what was late, and leaves no event behind.
+func TestResetForgets(t *testing.T) {
+	b := newBench(t, "irq:delay=50us@1; dma.write:delay=50us@2")
+	b.Write32(0, 0, 0)
+	b.Write32(0, 0, 0)
+	b.Write32(0, 0, 0)
+	b.Advance(jobTime)
+	b.b.Reset()
+	want(t, "events left", len(b.Events()), 0)
+	b.jobs(1)
+	want(t, "done", b.done(), 1)
+	want(t, "interrupts", len(b.Interrupts), 1)
+}
+
+func TestRemoveAtWrite(t *testing.T) {
+	b := newBench(t, "device:remove@1 on mmio.write")
+	b.Write32(0, 0, 0)
+	want(t, "events", len(b.Events()), 0)
+	b = newBench(t, "device:remove@2 on mmio.write")
+	b.Write32(0, 0, 0)
+	b.Advance(jobTime)
+	b.Write32(0, 0x20, 0)
+	want(t, "a register of the model's that the write would change", b.b.Model().(*toy).s.Pin, 1)
+}
+
+// TestStaleIsBounded: the values of a few hundred registers are known, those
+// read last.
+func TestStaleIsBounded(t *testing.T) {
+	b := newBench(t, "mmio.read[0x8..0xfff]:stale@301..")
+	for i := range uint64(300) {
+		b.Read32(0, 0x20+4*i)
+	}
+	want(t, "values", len(b.b.State().(device.BoundaryState).Faults[0].Values), staleReads)
+	b.Read32(0, 0x20)
+	want(t, "fired of one forgotten", b.plan.Fired()[0].Fired, uint64(0))
+	b.Read32(0, 0x20+4*299)
+	want(t, "fired of the last one", b.plan.Fired()[0].Fired, uint64(1))
+}
+
+// TestStateIsACopy: what happens later does not change a state.
+func TestStateIsACopy(t *testing.T) {
+	b := newBench(t, "irq:delay=9us@1..3; dma.write:delay=20us@4; mmio.read:stale@9")
+	b.Read32(0, 8)
+	for range 4 {
+		b.Write32(0, 0, 0)
+		b.Advance(2 * jobTime)
+	}
+	s := b.b.State()
+	before := fmt.Sprintf("%+v", s)
+	b.Read32(0, 8)
+	b.jobs(3)
+	b.Run()
+	want(t, "state", fmt.Sprintf("%+v", s), before)
+}
+
+// TestStateRefused: the counts of a state fit the faults, or are refused.
+func TestStateRefused(t *testing.T) {
+	b := newBench(t, "irq:drop@1; irq:drop@2")
+	f := b.plan.Bind(b.b)
+	good := f.State()
+	if err := f.SetState(good); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range [][]device.FaultState{
+		nil,
+		good[:1],
+		{good[1], good[0]},
+		{{Text: good[0].Text, Fired: 1}, good[1]},
+		{{Text: good[0].Text, Values: make([]device.ReadValue, staleReads+1)}, good[1]},
+	} {
+		if f.SetState(bad) == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+}

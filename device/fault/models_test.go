@@ -1,0 +1,164 @@
+package fault
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"testing"
+
+	"fifovm/device"
+	"fifovm/device/devicetest"
+	"fifovm/device/edu"
+	"fifovm/device/trace"
+)
+
+// modelTest is a model of the tree with some work for it: at least four
+// crossings of each class but reset.
+type modelTest struct {
+	name  string
+	model func() device.Model
+	work  func(g *guest)
+}
+
+// guest drives a device and writes down what it sees.
+type guest struct {
+	*devicetest.Host
+	seen strings.Builder
+}
+
+func (g *guest) read32(bar int, off uint64) uint32 {
+	v := g.Read32(bar, off)
+	fmt.Fprintf(&g.seen, "[%d:%#x] %#x\n", bar, off, v)
+	return v
+}
+
+func (g *guest) read64(bar int, off uint64) uint64 {
+	v := g.Read64(bar, off)
+	fmt.Fprintf(&g.seen, "[%d:%#x] %#x\n", bar, off, v)
+	return v
+}
+
+// outcome is all that the guest could see.
+func (g *guest) outcome() string {
+	return fmt.Sprintf("%s%v\n%x", g.seen.String(), g.Interrupts, sha256.Sum256(g.RAM))
+}
+
+var models = []modelTest{
+	{"edu", func() device.Model { return edu.New(edu.Config{}) }, eduWork},
+}
+
+func eduWork(g *guest) {
+	for i := range uint32(5) {
+		for j := range uint32(8) { // other bytes each time
+			g.RAM[0x1000+j] = byte(17*i + j + 1)
+		}
+		g.Write32(0, 0x04, i) // liveness
+		g.read32(0, 0x04)
+		g.Write32(0, 0x20, 0x80)
+		g.Write32(0, 0x08, i+1) // factorial
+		g.Advance(15_000)
+		g.read32(0, 0x08)
+		for dir := range uint64(2) {
+			addr := [2]uint64{0x1000, 0x40000}
+			if dir == 1 {
+				addr = [2]uint64{0x40000, 0x2000 + 16*uint64(i)}
+			}
+			g.Write64(0, 0x80, addr[0])
+			g.Write64(0, 0x88, addr[1])
+			g.Write64(0, 0x90, 8)
+			g.Write64(0, 0x98, 1|dir<<1|4)
+			g.Advance(5_000)
+			g.read64(0, 0x98)
+		}
+		ack := g.read32(0, 0x24)
+		g.Write32(0, 0x64, ack)
+	}
+	g.Advance(10_000_000)
+}
+
+// plansFor has each fault of the language that does not need the interrupt pin.
+func plansFor() (plans []string) {
+	value := map[action]string{actDelay: "7us", actXor: "0xffffffff", actStuck0: "0xffffffffffffffff", actStuck1: "0x100"}
+	for i, s := range specs {
+		for _, c := range s.classes {
+			plan := fmt.Sprint(c, ":", s.name)
+			if v := value[action(i)]; v != "" {
+				plan += "=" + v
+			}
+			switch {
+			case c == device.ClassDevice:
+				plan += "@3 on event"
+			case c == device.ClassMMIORead:
+				plan += "@2.."
+			default:
+				plan += "@2..4"
+			}
+			plans = append(plans, plan)
+		}
+	}
+	return append(plans, "device:stall=40us@2 on irq", "device:remove@time 30us", "device:reset@2 on dma.write", "irq:storm=50/100us@time 20us")
+}
+
+// TestModels has every fault happen to every model, without a line in the
+// models for it: each fires, can be seen by the guest, and is the same again.
+func TestModels(t *testing.T) {
+	for _, m := range models {
+		run := func(t *testing.T, text string) (*Plan, *guest, string) {
+			p, err := Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := device.NewBoundary(m.name+"0", m.model())
+			g := &guest{Host: devicetest.New(b, 1<<20)}
+			log := trace.New(1 << 14)
+			b.Trace(log)
+			b.Inject(p)
+			m.work(g)
+			var w bytes.Buffer
+			if err := log.WriteText(&w); err != nil {
+				t.Fatal(err)
+			}
+			if log.Dropped() != 0 {
+				t.Fatalf("%d crossings are not in the trace", log.Dropped())
+			}
+			return p, g, w.String()
+		}
+		_, g, healthy := run(t, "")
+		for _, c := range onTarget {
+			if n := strings.Count(healthy, " "+c.String()); n < 4 && c != device.ClassReset {
+				t.Errorf("%s: the work has %d crossings of class %v:\n%s", m.name, n, c, healthy)
+			}
+		}
+		for _, plan := range plansFor() {
+			t.Run(m.name+"/"+strings.ReplaceAll(plan, "/", " per "), func(t *testing.T) {
+				p, broken, text := run(t, plan)
+				want := uint64(3)
+				if plan[:6] == "device" || strings.Contains(plan, "@time") {
+					want = 1
+				}
+				switch n := p.Fired()[0].Fired; {
+				case strings.HasPrefix(plan, "irq:swap"): // 2, and 4 after 3
+					want = 2
+				case strings.HasPrefix(plan, "mmio.read"), strings.HasPrefix(plan, "event:drop"):
+					want = max(n, 1) // what the model does about it decides how many there are
+				}
+				if n := p.Fired()[0].Fired; n != want {
+					t.Errorf("fired %d times, want %d, in\n%s", n, want, text)
+				}
+				if len(p.Unfired()) != 0 {
+					t.Errorf("unfired: %q", p.Unfired())
+				}
+				if broken.outcome() == g.outcome() {
+					t.Errorf("the guest sees nothing of it:\n%s", text)
+				}
+				if !strings.Contains(text, "fault "+plan) {
+					t.Errorf("the trace does not name it:\n%s", text)
+				}
+				if _, again, text2 := run(t, plan); text != text2 || broken.outcome() != again.outcome() {
+					t.Error("it is not the same when run again")
+				}
+			})
+		}
+	}
+}
