@@ -1,0 +1,606 @@
+package fifo
+
+import (
+	"encoding/binary"
+)
+
+// States of a ring, as in its status register (docs/hardware.md, "States").
+const (
+	stateStopped  = 0
+	stateRunning  = 1
+	stateDraining = 2
+	stateError    = 3
+)
+
+// Status of a completion, and the reason of an error state.
+const (
+	statusOK         = 0
+	statusAborted    = 1
+	statusDescriptor = 2 // a descriptor is bad
+	statusDMA        = 3 // the data, or a descriptor, could not be moved
+	statusParity     = 4 // the FIFO's memory gave bad bytes
+	statusDrained    = 5 // the ring was drained before all was there
+	statusCompletion = 6 // the completion could not be written: only as a reason
+)
+
+// Values of ABORT_STATUS.
+const (
+	abortIdle     = 0
+	abortDone     = 1
+	abortNotFound = 2
+	abortPending  = 3
+)
+
+// Descriptors and completions (docs/hardware.md, "Formats").
+const (
+	descSize = 32
+	compSize = 32
+
+	maxLength = 1 << 20 // of a descriptor's buffer
+
+	descMore      = 1 << 0
+	descInterrupt = 1 << 1
+	descFlags     = descMore | descInterrupt
+)
+
+// Bounds of the work of one event, so that the guest runs in between.
+const (
+	chunkBytes    = 64 << 10
+	chunkSegments = 64
+)
+
+// What a ring waits for.
+const (
+	phaseIdle    = iota // nothing is to be done, or it can't go on
+	phaseFetch          // the event that looks at the next request is due
+	phaseMoving         // the event that ends the movement of a chunk is due
+	phaseBlocked        // the FIFO has no room or too few bytes, or there is no room for a completion
+)
+
+// ring is a ring of descriptors and its ring of completions.
+type ring struct {
+	fifo    *FIFO
+	channel *channel
+	index   int
+	receive bool
+	s       RingState
+
+	desc [descSize]byte // scratch, so that nothing is allocated
+	comp [compSize]byte
+}
+
+// RingState is the state of a ring.
+type RingState struct {
+	State, Reason       uint32
+	Base, Comp          uint64 // guest-physical
+	Size, CompSize      uint32 // logarithms of the numbers of entries; 0: not set
+	Head, Tail          uint32 // of descriptors
+	CompHead, CompTail  uint32
+	Phase               uint32 // bit of the next completion, 1 in the first round
+	Coalesce, Threshold uint32
+	AbortLow            uint32
+	AbortCookie         uint64
+	AbortStatus         uint32
+	ErrorIndex          uint32
+
+	Doing     uint32 // a phase, as above
+	Request   Request
+	Aborted   [1 << maxRingLog / 64]uint64 // requests, by the index of their first descriptor, to be passed over
+	Unsent    uint32                       // completions since the last interrupt
+	Waiting   bool                         // the coalescing event is due
+	DrainTail uint32
+}
+
+// Request is the chain of descriptors that a ring works on.
+type Request struct {
+	Valid   bool
+	Cookie  uint64
+	Length  uint32 // of the chain, in descriptors
+	Total   uint64 // bytes
+	Done    uint64 // bytes moved
+	Segment uint32 // descriptors that are done
+	Offset  uint32 // bytes of the present one that are done
+	Urgent  bool   // asks for its interrupt at once
+}
+
+func (r *ring) init(f *FIFO, i int) {
+	*r = ring{fifo: f, channel: &f.channels[i/2], index: i, receive: i%2 != 0}
+}
+
+func (r *ring) reset() { r.s = RingState{Phase: 1} }
+
+func (r *ring) mask() uint32     { return 1<<r.s.Size - 1 }
+func (r *ring) compMask() uint32 { return 1<<r.s.CompSize - 1 }
+
+func (r *ring) read(off uint32) uint32 {
+	s := &r.s
+	switch off {
+	case regRingControl:
+		v := uint32(0)
+		if s.State == stateRunning || s.State == stateDraining {
+			v |= ringRun
+		}
+		if s.State == stateDraining {
+			v |= ringDrain
+		}
+		return v
+	case regRingStatus:
+		return s.State | s.Reason<<statusCodeShift
+	case regBaseLow, regBaseHigh:
+		return half(s.Base, off == regBaseHigh)
+	case regSize:
+		return s.Size
+	case regHead:
+		return s.Head
+	case regTail:
+		return s.Tail
+	case regCompLow, regCompHigh:
+		return half(s.Comp, off == regCompHigh)
+	case regCompSize:
+		return s.CompSize
+	case regCompHead:
+		return s.CompHead
+	case regCompTail:
+		return s.CompTail
+	case regCoalesce:
+		return s.Coalesce
+	case regThreshold:
+		return s.Threshold
+	case regAbortStatus:
+		return s.AbortStatus
+	case regErrorIndex:
+		return s.ErrorIndex
+	}
+	return 0
+}
+
+func (r *ring) write(off, v uint32) {
+	s := &r.s
+	stopped := s.State == stateStopped
+	switch off {
+	case regRingControl:
+		r.control(v)
+	case regBaseLow, regBaseHigh:
+		if stopped {
+			s.Base = setHalf(s.Base, off == regBaseHigh, v) &^ (baseAlign - 1)
+		}
+	case regSize:
+		if stopped && v >= 1 && v <= maxRingLog {
+			s.Size, s.Head, s.Tail = v, 0, 0
+			s.Request, s.Aborted = Request{}, [len(s.Aborted)]uint64{}
+		}
+	case regCompLow, regCompHigh:
+		if stopped {
+			s.Comp = setHalf(s.Comp, off == regCompHigh, v) &^ (baseAlign - 1)
+		}
+	case regCompSize:
+		if stopped && v >= 1 && v <= maxRingLog {
+			s.CompSize, s.CompHead, s.CompTail, s.Phase = v, 0, 0, 1
+		}
+	case regCoalesce:
+		s.Coalesce = v & (0xffff<<coalesceTime | coalesceCount)
+	case regThreshold:
+		if r.receive {
+			s.Threshold = min(v, uint32(r.fifo.cfg.Depth))
+			r.wake()
+		}
+	case regAbortLow:
+		s.AbortLow = v
+	case regAbortHigh:
+		if s.AbortStatus != abortPending {
+			s.AbortCookie, s.AbortStatus = uint64(v)<<32|uint64(s.AbortLow), abortPending
+			r.fifo.host.Schedule(r.fifo.host.Now()+r.fifo.cfg.Latency, eventAbort|uint32(r.index), 0)
+		}
+	}
+}
+
+// control starts, stops, drains and resets the ring.
+func (r *ring) control(v uint32) {
+	s := &r.s
+	if v&ringReset != 0 {
+		r.fifo.host.Cancel(eventWork | uint32(r.index))
+		r.fifo.host.Cancel(eventCoalesce | uint32(r.index))
+		r.fifo.host.Cancel(eventAbort | uint32(r.index))
+		keep := *s
+		r.reset()
+		// What the driver has set up stays, so that it can start again.
+		s.Base, s.Size, s.Comp, s.CompSize = keep.Base, keep.Size, keep.Comp, keep.CompSize
+		s.Coalesce, s.Threshold = keep.Coalesce, keep.Threshold
+		return
+	}
+	switch {
+	case s.State == stateError:
+	case v&ringRun == 0:
+		s.State = stateStopped
+	case s.Size == 0 || s.CompSize == 0:
+		// Not set up: it does not start.
+	case v&ringDrain != 0 && s.State == stateRunning:
+		s.State, s.DrainTail = stateDraining, s.Tail
+		r.wake()
+	case s.State == stateStopped:
+		s.State = stateRunning
+		r.wake()
+		r.channel.start()
+	}
+}
+
+func (r *ring) setTail(v uint32) {
+	if r.s.Size == 0 || r.s.State == stateError {
+		return
+	}
+	r.s.Tail = v & r.mask()
+	r.wake()
+}
+
+func (r *ring) setCompHead(v uint32) {
+	if r.s.CompSize == 0 {
+		return
+	}
+	r.s.CompHead = v & r.compMask()
+	r.wake()
+}
+
+// active is whether the ring may work.
+func (r *ring) active() bool {
+	return r.fifo.running() && (r.s.State == stateRunning || r.s.State == stateDraining)
+}
+
+// wake has the ring look again, after the device's latency, unless it is to do
+// so anyway. Nothing happens in the access or the event that wakes it.
+func (r *ring) wake() {
+	if !r.active() || r.s.Doing == phaseFetch || r.s.Doing == phaseMoving {
+		return
+	}
+	if r.s.Doing == phaseIdle && r.s.Head == r.s.Tail && !r.s.Request.Valid && r.s.State != stateDraining {
+		return
+	}
+	r.later(phaseFetch, r.fifo.cfg.Latency)
+}
+
+func (r *ring) later(phase uint32, delay int64) {
+	r.s.Doing = phase
+	r.fifo.host.Schedule(r.fifo.host.Now()+delay, eventWork|uint32(r.index), 0)
+}
+
+// work is the ring's event.
+func (r *ring) work() {
+	s := &r.s
+	s.Doing = phaseIdle
+	if !r.active() {
+		return // stopped meanwhile; what has been moved stays counted
+	}
+	if r.finished() && !r.complete(statusOK) {
+		return
+	}
+	// Requests that were aborted, or end by a drain, take no time; there are as
+	// many of them as the ring is long at most.
+	for range 1 << maxRingLog {
+		if !s.Request.Valid {
+			if s.Head == s.Tail || s.State == stateDraining && s.Head == s.DrainTail {
+				r.idle()
+				return
+			}
+			if r.compFull() {
+				s.Doing = phaseBlocked
+				return
+			}
+			if !r.fetch() {
+				return // an error
+			}
+			if !s.Request.Valid {
+				continue // was aborted
+			}
+		}
+		n, ok := r.move()
+		if !ok {
+			return
+		}
+		if n > 0 {
+			r.later(phaseMoving, max(n*nsPerUs/r.fifo.cfg.Rate, 1)+r.fifo.cfg.Latency)
+			return
+		}
+		if s.State == stateDraining && r.receive {
+			if !r.complete(statusDrained) {
+				return
+			}
+			continue
+		}
+		s.Doing = phaseBlocked
+		return
+	}
+	r.later(phaseFetch, r.fifo.cfg.Latency)
+}
+
+// idle ends a drain, if one is under way.
+func (r *ring) idle() {
+	if r.s.State == stateDraining {
+		r.s.State = stateStopped
+		r.interrupt() // the driver waits for it
+	}
+}
+
+// finished is whether the present request is: all of it is moved or, when
+// receiving, all that there was.
+func (r *ring) finished() bool {
+	q := &r.s.Request
+	return q.Valid && (q.Done == q.Total || r.receive && q.Done > 0 && r.channel.s.Fill == 0)
+}
+
+// descriptor reads the descriptor at an index.
+func (r *ring) descriptor(i uint32) error {
+	return r.fifo.host.DMARead(r.s.Base+uint64(i&r.mask())*descSize, r.desc[:])
+}
+
+func (r *ring) descAddr() uint64   { return binary.LittleEndian.Uint64(r.desc[0:]) }
+func (r *ring) descLength() uint32 { return binary.LittleEndian.Uint32(r.desc[8:]) }
+func (r *ring) descFlags() uint32  { return binary.LittleEndian.Uint32(r.desc[12:]) }
+func (r *ring) descCookie() uint64 { return binary.LittleEndian.Uint64(r.desc[16:]) }
+
+// descriptorGood checks what the manual asks of a descriptor.
+func (r *ring) descriptorGood() bool {
+	n := r.descLength()
+	return n > 0 && n <= maxLength && r.descFlags()&^descFlags == 0 && binary.LittleEndian.Uint64(r.desc[24:]) == 0
+}
+
+// fetch takes the chain at the head as the present request, or passes it over if
+// it was aborted. It says no where the ring has gone into the error state.
+func (r *ring) fetch() bool {
+	s := &r.s
+	q := Request{Valid: true}
+	at := s.Head
+	for {
+		if err := r.descriptor(at); err != nil {
+			s.Request = q
+			return r.stop(statusDMA, at)
+		}
+		if q.Length == 0 {
+			q.Cookie = r.descCookie()
+		}
+		if !r.descriptorGood() {
+			s.Request = q
+			return r.stop(statusDescriptor, at)
+		}
+		q.Length++
+		q.Total += uint64(r.descLength())
+		q.Urgent = q.Urgent || r.descFlags()&descInterrupt != 0
+		at = (at + 1) & r.mask()
+		if r.descFlags()&descMore == 0 {
+			break
+		}
+		if at == s.Tail { // the chain goes on where nothing was posted
+			s.Request = q
+			return r.stop(statusDescriptor, at)
+		}
+	}
+	if word, bit := s.Head/64, uint64(1)<<(s.Head%64); s.Aborted[word]&bit != 0 {
+		s.Aborted[word] &^= bit
+		s.Head = at
+		return true
+	}
+	s.Request = q
+	return true
+}
+
+// move moves a chunk of the present request, as much as there is room or bytes
+// for. ok is false where the ring has gone into the error state.
+func (r *ring) move() (n int64, ok bool) {
+	q := &r.s.Request
+	if r.receive && q.Done == 0 {
+		// A request waits for the threshold, or for all that it can take.
+		if want := min(max(uint64(r.s.Threshold), 1), q.Total); uint64(r.channel.s.Fill) < want && r.s.State != stateDraining {
+			return 0, true
+		}
+	}
+	for range chunkSegments {
+		if q.Done == q.Total || n >= chunkBytes {
+			break
+		}
+		at := r.s.Head + q.Segment
+		if err := r.descriptor(at); err != nil {
+			return n, r.stop(statusDMA, at&r.mask())
+		}
+		length := r.descLength()
+		if q.Offset >= length || !r.descriptorGood() { // the guest has changed it meanwhile
+			return n, r.stop(statusDescriptor, at&r.mask())
+		}
+		m := int64(min(uint64(length-q.Offset), q.Total-q.Done, uint64(chunkBytes-n)))
+		m, err := r.transfer(r.descAddr()+uint64(q.Offset), int(m))
+		if err != statusOK {
+			return n, r.stop(err, at&r.mask())
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+		q.Done += uint64(m)
+		if q.Offset += uint32(m); q.Offset == length {
+			q.Segment, q.Offset = q.Segment+1, 0
+		}
+	}
+	return n, true
+}
+
+// transfer moves up to n bytes between the FIFO and the guest's memory.
+func (r *ring) transfer(addr uint64, n int) (moved int64, status uint32) {
+	c := r.channel
+	if r.receive {
+		p := c.oldest()
+		p = p[:min(n, len(p))]
+		if len(p) == 0 {
+			return 0, statusOK
+		}
+		if c.s.Parity {
+			c.s.Parity = false
+			return 0, statusParity
+		}
+		if err := r.fifo.host.DMAWrite(addr, p); err != nil {
+			return 0, statusDMA
+		}
+		c.s.RXBytes += uint64(len(p))
+		c.taken(len(p))
+		return int64(len(p)), statusOK
+	}
+	p := c.room()
+	p = p[:min(n, len(p))]
+	if len(p) == 0 {
+		return 0, statusOK
+	}
+	if err := r.fifo.host.DMARead(addr, p); err != nil {
+		return 0, statusDMA
+	}
+	c.accept(p)
+	return int64(len(p)), statusOK
+}
+
+// stop brings the ring into the error state, with a completion for the request
+// that it was at, if there is room for one.
+func (r *ring) stop(reason, index uint32) bool {
+	s := &r.s
+	if !r.compFull() {
+		r.post(reason)
+	}
+	s.State, s.Reason, s.ErrorIndex, s.Doing = stateError, reason, index, phaseIdle
+	s.Request = Request{}
+	switch reason {
+	case statusDescriptor:
+		r.fifo.fail(errorDescriptor)
+	case statusParity:
+		r.fifo.fail(errorParity)
+	default:
+		r.fifo.fail(errorDMA)
+	}
+	r.interrupt()
+	return false
+}
+
+func (r *ring) compFull() bool { return (r.s.CompTail+1)&r.compMask() == r.s.CompHead }
+
+// complete ends the present request. It says no where the completion could not
+// be written: for want of room, and then the ring waits, or by an error.
+func (r *ring) complete(status uint32) bool {
+	s := &r.s
+	if r.compFull() {
+		s.Doing = phaseBlocked
+		return false
+	}
+	s.Head = (s.Head + s.Request.Length) & r.mask()
+	urgent := s.Request.Urgent
+	if r.receive {
+		r.channel.s.RXRequests++
+	} else {
+		r.channel.s.TXRequests++
+	}
+	ok := r.post(status)
+	s.Request = Request{}
+	if !ok {
+		s.State, s.Reason, s.Doing = stateError, statusCompletion, phaseIdle
+		r.fifo.fail(errorDMA)
+		return false
+	}
+	r.notify(urgent)
+	return true
+}
+
+// post writes a completion of the present request.
+func (r *ring) post(status uint32) bool {
+	q := &r.s.Request
+	return r.postFor(q.Cookie, q.Done, q.Total-q.Done, status)
+}
+
+func (r *ring) postFor(cookie, done, residual uint64, status uint32) bool {
+	s := &r.s
+	le := binary.LittleEndian
+	le.PutUint64(r.comp[0:], cookie)
+	le.PutUint64(r.comp[8:], done)
+	le.PutUint64(r.comp[16:], residual)
+	le.PutUint16(r.comp[24:], uint16(status))
+	le.PutUint16(r.comp[26:], uint16(s.Head))
+	le.PutUint32(r.comp[28:], s.Phase)
+	if err := r.fifo.host.DMAWrite(s.Comp+uint64(s.CompTail)*compSize, r.comp[:]); err != nil {
+		return false
+	}
+	if s.CompTail = (s.CompTail + 1) & r.compMask(); s.CompTail == 0 {
+		s.Phase ^= 1
+	}
+	return true
+}
+
+// notify sends the ring's interrupt, now or when enough has come together.
+func (r *ring) notify(urgent bool) {
+	s := &r.s
+	s.Unsent++
+	wait := int64(s.Coalesce>>coalesceTime) * nsPerUs
+	switch {
+	case urgent || s.Unsent >= s.Coalesce&coalesceCount:
+		r.interrupt()
+	case wait > 0 && !s.Waiting:
+		s.Waiting = true
+		r.fifo.host.Schedule(r.fifo.host.Now()+wait, eventCoalesce|uint32(r.index), 0)
+	}
+}
+
+// interrupt sends the ring's interrupt.
+func (r *ring) interrupt() {
+	if r.s.Waiting {
+		r.fifo.host.Cancel(eventCoalesce | uint32(r.index))
+	}
+	r.s.Unsent, r.s.Waiting = 0, false
+	r.fifo.raise(vectorOf(r.index))
+}
+
+// abort ends the request with the cookie in AbortCookie: the present one or one
+// behind it, whose descriptors are then passed over. ABORT_STATUS says how it
+// went.
+func (r *ring) abort() {
+	s := &r.s
+	cookie := s.AbortCookie
+	s.AbortStatus = abortNotFound
+	if s.Size == 0 || s.CompSize == 0 || s.State == stateError || r.compFull() {
+		return
+	}
+	first := s.Head
+	if s.Request.Valid {
+		if s.Request.Cookie == cookie {
+			s.AbortStatus = abortDone
+			r.fifo.host.Cancel(eventWork | uint32(r.index))
+			s.Doing = phaseIdle
+			if r.complete(statusAborted) {
+				r.wake()
+			}
+			return
+		}
+		first = (first + s.Request.Length) & r.mask()
+	}
+	start, length, ok := r.find(first, cookie)
+	if !ok {
+		return
+	}
+	s.AbortStatus = abortDone
+	if !r.postFor(cookie, 0, length, statusAborted) {
+		s.State, s.Reason, s.Doing = stateError, statusCompletion, phaseIdle
+		r.fifo.fail(errorDMA)
+		return
+	}
+	s.Aborted[start/64] |= 1 << (start % 64)
+	r.notify(true)
+}
+
+// find looks for a request from an index on, by its cookie, and gives the index
+// of its first descriptor and its length in bytes.
+func (r *ring) find(at uint32, cookie uint64) (start uint32, length uint64, ok bool) {
+	for begins := true; at != r.s.Tail; {
+		if r.descriptor(at) != nil {
+			return 0, 0, false // its own fetch will say so
+		}
+		if begins {
+			start, length = at, 0
+			ok = r.descCookie() == cookie && r.s.Aborted[at/64]>>(at%64)&1 == 0
+		}
+		length += uint64(r.descLength())
+		if begins = r.descFlags()&descMore == 0; begins && ok {
+			return start, length, true
+		}
+		at = (at + 1) & r.mask()
+	}
+	return 0, 0, false
+}
