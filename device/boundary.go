@@ -475,11 +475,25 @@ func (b *Boundary) ResetItself(fault string) {
 // its reset are lost.
 func (b *Boundary) Stall(d int64, fault string) {
 	b.note("stalls", fault)
-	b.s.Stall = Never
-	if d > 0 {
+	if d == 0 {
+		b.s.Stall = Never
+		b.s.Queue = slices.DeleteFunc(b.s.Queue, isEvent)
+	} else {
 		b.s.Stall = b.host.Now() + d
+		// Events that wait already wait longer, and what is behind them.
+		if i := slices.IndexFunc(b.s.Queue, isEvent); i >= 0 {
+			for j := i; j < len(b.s.Queue); j++ {
+				b.s.Queue[j].When = max(b.s.Queue[j].When, b.s.Stall)
+			}
+		}
 	}
+	if len(b.s.Queue) == 0 {
+		b.s.Queue = nil
+	}
+	b.rearm()
 }
+
+func isEvent(q Queued) bool { return q.Class == ClassEvent }
 
 // Remove makes the device gone: reads give all ones, writes are lost, the model
 // gets no event, and nothing of it gets out. OnRemove is told.
@@ -587,7 +601,7 @@ func (i *inside) Cancel(kind uint32) int {
 	}
 	waiting := len(i.s.Queue)
 	if waiting > 0 {
-		i.s.Queue = slices.DeleteFunc(i.s.Queue, func(q Queued) bool { return q.Class == ClassEvent && q.Kind == kind })
+		i.s.Queue = slices.DeleteFunc(i.s.Queue, func(q Queued) bool { return isEvent(q) && q.Kind == kind })
 	}
 	return i.host.Cancel(kind) + waiting - len(i.s.Queue)
 }
@@ -847,25 +861,26 @@ func (b *Boundary) drive(level bool) {
 	b.host.SetINTx(level)
 }
 
+// enqueue has q wait behind what waits already. If that is too much, what has
+// been posted goes out; events, which only the model can make, stay.
 func (b *Boundary) enqueue(q Queued) {
 	size := len(q.Data)
 	for i := range b.s.Queue {
 		size += len(b.s.Queue[i].Data)
 	}
-	if n := len(b.s.Queue); n > 0 {
-		if n >= queueEntries || size > queueBytes {
-			b.flush()
+	if len(b.s.Queue) >= queueEntries || size > queueBytes {
+		b.flush()
+		if q.Class != ClassEvent && (len(b.s.Queue) >= queueEntries || len(q.Data) > queueBytes) {
+			b.emit(q)
+			return
 		}
 	}
 	if n := len(b.s.Queue); n > 0 {
-		if n >= queueEntries {
-			return // only events are left, and no model has so many
-		}
 		q.When = max(q.When, b.s.Queue[n-1].When)
 	}
 	b.s.Queue = append(b.s.Queue, q)
 	if len(b.s.Queue) == 1 {
-		b.host.Schedule(q.When, kindRelease, 0)
+		b.rearm()
 	}
 }
 
@@ -877,7 +892,7 @@ func (b *Boundary) release() {
 		if b.s.Queue = b.s.Queue[1:]; len(b.s.Queue) == 0 {
 			b.s.Queue = nil
 		}
-		if q.Class == ClassEvent {
+		if isEvent(q) {
 			b.deliver(q.Kind, q.Payload)
 		} else {
 			b.emit(q)
@@ -901,7 +916,7 @@ func (b *Boundary) flush() {
 	queue := b.s.Queue
 	b.s.Queue = nil
 	for _, q := range queue {
-		if q.Class == ClassEvent {
+		if isEvent(q) {
 			b.s.Queue = append(b.s.Queue, q)
 		} else {
 			b.emit(q)
@@ -1054,7 +1069,7 @@ func (b *Boundary) check(s *BoundaryState) error {
 		return fmt.Errorf("state holds an interrupt of vector %d", s.Held-1)
 	case s.Stall < 0:
 		return errors.New("state has a stall until before the start")
-	case len(s.Queue) > queueEntries || len(s.Late) > lateLimit:
+	case len(s.Queue) > 4*queueEntries || len(s.Late) > lateLimit:
 		return fmt.Errorf("state has %d queued crossings and %d late interrupts", len(s.Queue), len(s.Late))
 	case len(s.Kinds) > 0 && (s.Kinds[len(s.Kinds)-1] >= OwnKinds || !slices.IsSorted(s.Kinds)):
 		return errors.New("state has kinds of events that are not the model's, or not sorted")
@@ -1076,7 +1091,7 @@ func (b *Boundary) check(s *BoundaryState) error {
 		}
 		when, size = q.When, size+len(q.Data)
 	}
-	if size > 2*queueBytes {
+	if size > queueBytes {
 		return fmt.Errorf("state has %d bytes of queued writes", size)
 	}
 	last := uint64(0)

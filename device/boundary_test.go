@@ -243,7 +243,7 @@ func TestSetStateRefuses(t *testing.T) {
 		{"stall", func(s *device.BoundaryState) { s.Stall = -1 }},
 		{"kinds", func(s *device.BoundaryState) { s.Kinds = []uint32{7, 3} }},
 		{"kinds", func(s *device.BoundaryState) { s.Kinds = []uint32{device.OwnKinds} }},
-		{"queued", func(s *device.BoundaryState) { s.Queue = make([]device.Queued, 5000) }},
+		{"queued", func(s *device.BoundaryState) { s.Queue = make([]device.Queued, 20000) }},
 		{"queued", func(s *device.BoundaryState) {
 			s.Queue = []device.Queued{queued, {When: 4, Class: device.ClassDMAWrite}}
 		}},

@@ -653,6 +653,44 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	b.Run()
 	want(t, "interrupts", b.Count(0), 10000)
+
+	// What is too large to be held back is not; what would find no room either.
+	b = newBench(t, "dma.write:delay=1s@next; event:delay=1s")
+	b.RAM = make([]byte, 8<<20)
+	h = hostOf(b)
+	if err := h.DMAWrite(0, bytes.Repeat([]byte{7}, 8<<20)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "the last byte", b.RAM[8<<20-1], 7)
+	for i := range 5000 {
+		h.Schedule(0, 1, uint64(i))
+	}
+	b.Advance(jobTime)
+	want(t, "events that wait", len(b.b.State().(device.BoundaryState).Queue), 5000)
+	h.Raise(0)
+	want(t, "interrupts beside them", b.Count(0), 1)
+	b.Run()
+	want(t, "jobs", b.done()+b.failed(), 5000)
+}
+
+// TestStallHoldsWaiting: a stall is also for events that wait for another reason.
+func TestStallHoldsWaiting(t *testing.T) {
+	for _, test := range []struct {
+		stall string
+		done  []uint64 // after 5, 20 and 50 µs
+	}{
+		{"device:stall=30us@time 2us", []uint64{0, 0, 2}},
+		{"device:stall@time 2us", []uint64{0, 0, 0}},
+		{"device:stall=2us@time 2us", []uint64{0, 2, 2}}, // the delay is longer
+	} {
+		b := newBench(t, "event:delay=9us; "+test.stall)
+		b.Write32(0, 0, 0)
+		b.Write32(0, 0, 0)
+		for i, d := range []int64{5_000, 15_000, 30_000} {
+			b.Advance(d)
+			want(t, fmt.Sprintf("%s: done at %d", test.stall, b.Now()), b.done(), test.done[i])
+		}
+	}
 }
 
 // TestMove: a boundary and a plan that are put into the state of others, at any

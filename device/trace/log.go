@@ -17,7 +17,7 @@ import (
 	"fifovm/device"
 )
 
-// Size is a room for crossings that suits most runs: some 30 MiB.
+// Size is a room for crossings that suits most runs: some 20 MiB.
 const Size = 1 << 17
 
 // Log implements device.Tracer, for any number of devices. Like its boundaries
