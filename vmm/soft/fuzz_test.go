@@ -42,10 +42,11 @@ func isHandler(a, b handler) bool {
 	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
-// strange is whether code begins with a prefix: with several of them, x86asm and
-// processors differ.
+// strange is whether x86asm and processors differ about code: with several
+// prefixes, and in MOV to and from control and debug registers, which have
+// registers for operands whatever ModR/M says (SDM volume 2, MOV).
 func strange(code []byte) bool {
-	return isPrefix(code[0]) || code[0]&0xf0 == 0x40
+	return isPrefix(code[0]) || code[0]&0xf0 == 0x40 || code[0] == 0x0f && len(code) > 1 && code[1]&0xfc == 0x20
 }
 
 // FuzzCPU executes bytes in every mode: no panic, no hang, and nothing is
