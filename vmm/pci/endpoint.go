@@ -265,7 +265,7 @@ func (e *Endpoint) WriteConfig(off, width int, v uint32) {
 	}
 	power := e.power()
 	e.Config.WriteConfig(off, width, v)
-	if e.resets(off, width, v) || power == powerD3 && e.power() == powerD0 {
+	if e.resets(off, v) || power == powerD3 && e.power() == powerD0 {
 		e.Reset()
 		e.backend.ResetDevice()
 		return

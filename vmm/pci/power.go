@@ -70,7 +70,7 @@ func (e *Endpoint) addExpress(pointer int) int {
 
 // resets tells whether a write asks for a function-level reset. The bit itself
 // is never set.
-func (e *Endpoint) resets(off, width int, v uint32) bool {
+func (e *Endpoint) resets(off int, v uint32) bool {
 	const high = capExpress + deviceControl + 1 // the byte with the bit
-	return off <= high && high < off+width && v>>(8*(high-off))&(controlFLR>>8) != 0
+	return off <= high && v>>(8*(high-off))&(controlFLR>>8) != 0
 }

@@ -351,8 +351,8 @@ func (d *attached) permits(addr uint64, size int) error {
 	if !d.endpoint.Master() {
 		return device.ErrNotMaster
 	}
-	last := addr + uint64(max(size, 1)) - 1
-	if n := d.info.DMABits; last < addr || n > 0 && n < 64 && last>>n != 0 {
+	last := addr + uint64(max(size, 1)) - 1 // where it wraps, RAM is not at addr
+	if n := d.info.DMABits; n > 0 && n < 64 && last>>n != 0 {
 		return device.ErrAddress
 	}
 	return nil
@@ -411,7 +411,6 @@ func (m *Machine) setDeviceStates(all []DeviceState) error {
 		return fmt.Errorf("vmm: state has %d devices, the machine %d", len(all), len(m.devices))
 	}
 	var errs []error
-	m.intx = [intxInputs]uint32{}
 	for i, d := range m.devices {
 		if err := d.setState(&all[i]); err != nil {
 			errs = append(errs, fmt.Errorf("vmm: device %s: %w", d.name, err))

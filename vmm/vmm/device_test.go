@@ -377,6 +377,9 @@ func TestDeviceEvents(t *testing.T) {
 	}
 	p.on = nil
 	p.host.Cancel(2)
+	if n := b.attached("dev").events; n != b.clock.Count("device dev") {
+		t.Errorf("%d events are counted, there are %d", n, b.clock.Count("device dev"))
+	}
 	b.Do(func() {
 		defer b.attached("dev").recovered()
 		for range maxEvents + 1 {
@@ -648,5 +651,121 @@ func linuxFindsDevices(t *testing.T, k *boot.Kernel) {
 	}
 	if t.Failed() {
 		t.Log(out)
+	}
+}
+
+// TestLinuxReplug has a kernel wire up a pin as _PRT says, loses it the device
+// while it is enabled, and plugs it in again for a rescan.
+func TestLinuxReplug(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a real kernel: left out of -short")
+	}
+	k, err := boot.Open("../../build/kernel/6.12/vmlinux")
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("no kernel in build/kernel/6.12: make kernel builds it")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd, err := os.Open("../../build/guest.cpio")
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("no build/guest.cpio: make image builds it")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer initrd.Close()
+	info, err := initrd.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := newTranscript()
+	b := &bench{t: t, Machine: machine(t, Config{Engine: EngineSoft, RAM: moreMemory(t), Serial: [2]io.Writer{console}, Devices: []Device{{"dev", newProbe(), 5}}})}
+	if err := b.Load(Boot{Kernel: k, Initrd: io.NewSectionReader(initrd, 0, info.Size()), CommandLine: "console=ttyS0 panic=-1"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		stop, err := b.Run(ctx)
+		if err == nil && stop != Paused {
+			err = errors.New("the guest ended by " + stop.String())
+		}
+		console.Write([]byte("the end of the run")) // nobody is to wait for more
+		done <- err
+	}()
+	n := 0
+	shell := func(command string) string {
+		t.Helper()
+		n++
+		first, last := fmt.Sprintf("begin%d", n), fmt.Sprintf("end%d", n)
+		// The echo of the line has quotes in the words.
+		line := fmt.Sprintf("echo beg''in%d; %s; echo e''nd%d\n", n, command, n)
+		go func() { _, _ = io.WriteString(b.Serial(0), line) }()
+		console.waitAny(last+"\r\n", "the end of the run")
+		_, out, _ := strings.Cut(console.String(), first+"\r\n")
+		out, _, ok := strings.Cut(out, last+"\r\n")
+		if !ok {
+			t.Fatalf("%v\n%s", <-done, console)
+		}
+		return strings.ReplaceAll(out, "\r\n", " ")
+	}
+	console.waitAny("$ ", "the end of the run")
+	const at = "/sys/bus/pci/devices/0000:00:05.0"
+	const enable = "cd " + at + "; echo 1 >enable; I=/sys/kernel/irq/$(cat irq); cat $I/hwirq $I/type $I/chip_name"
+	for range 2 {
+		if got := shell(enable); got != "17 level IO-APIC " {
+			t.Errorf("the pin is wired to %q", got)
+		}
+		if b.config(5, 4, 2)&3 != 3 || b.bar(5, 0) == 0 || b.load(b.bar(5, 0), 4) != 0 {
+			t.Errorf("command %#x, BAR 0 at %#x", b.config(5, 4, 2), b.bar(5, 0))
+		}
+		if err := b.RemoveDevice("dev"); err != nil {
+			t.Fatal(err)
+		}
+		if got := shell("hexdump -n 4 config || hexdump config | head -n 1"); !strings.Contains(got, "ff ff ff ff") {
+			t.Errorf("the registers of what is removed: %q", got)
+		}
+		if got := shell("cd /; echo 1 >" + at + "/remove; echo 1 >/sys/bus/pci/rescan; ls /sys/bus/pci/devices"); strings.TrimSpace(got) != "0000:00:00.0" {
+			t.Errorf("without the device there is %q", got)
+		}
+		if err := b.PlugDevice("dev"); err != nil {
+			t.Fatal(err)
+		}
+		if got := shell("echo 1 >/sys/bus/pci/rescan; ls /sys/bus/pci/devices"); !strings.Contains(got, "0000:00:05.0") {
+			t.Errorf("with the device there is %q", got)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"WARNING", "BUG:", "can't assign", "failed to assign"} {
+		if strings.Contains(console.String(), bad) {
+			t.Errorf("%q on the console", bad)
+		}
+	}
+	if t.Failed() {
+		t.Log(console)
+	}
+}
+
+func moreMemory(t *testing.T) *memory.RAM {
+	ram, err := memory.New(4 * testMemory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ram.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ram
+}
+
+// waitAny blocks until the guest has printed one of the texts.
+func (c *transcript) waitAny(texts ...string) {
+	for !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(c.String(), text) }) {
+		<-c.grew
 	}
 }
