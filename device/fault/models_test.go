@@ -3,6 +3,7 @@ package fault
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"fifovm/device"
 	"fifovm/device/devicetest"
 	"fifovm/device/edu"
+	"fifovm/device/fifo"
 	"fifovm/device/trace"
 )
 
@@ -46,6 +48,63 @@ func (g *guest) outcome() string {
 
 var models = []modelTest{
 	{"edu", func() device.Model { return edu.New(edu.Config{}) }, eduWork},
+	{"fifo", func() device.Model {
+		f, err := fifo.New(fifo.Config{})
+		if err != nil {
+			panic(err)
+		}
+		return f
+	}, fifoWork},
+}
+
+// fifoWork sends bytes through channel 0, as docs/hardware.md says, and starts
+// a ring again that has gone into the error state.
+func fifoWork(g *guest) {
+	const (
+		bells   = 0x10000
+		entries = 8
+		run     = 1
+	)
+	rings := [2]uint64{0x1100, 0x1200} // transmit, receive
+	g.Write32(0, 0x10, 1)
+	for i, ring := range rings {
+		base := 0x10000 + 0x2000*uint64(i)
+		g.Write64(0, ring+0x08, base)
+		g.Write32(0, ring+0x10, 3)
+		g.Write64(0, ring+0x20, base+0x1000)
+		g.Write32(0, ring+0x28, 3)
+		g.Write32(0, ring, run)
+	}
+	tails := [2]uint32{}
+	for round := range 8 {
+		for i := range rings {
+			buffer := 0x20000 + 0x10000*uint64(i) + 0x100*uint64(round)
+			if i == 0 {
+				for j := range uint64(64) {
+					g.RAM[buffer+j] = byte(7*round + 3*int(j) + 1)
+				}
+			}
+			d := g.RAM[0x10000+0x2000*i+32*int(tails[i]):][:32]
+			clear(d)
+			binary.LittleEndian.PutUint64(d, buffer)
+			binary.LittleEndian.PutUint32(d[8:], 64)
+			binary.LittleEndian.PutUint32(d[12:], 2) // interrupt
+			binary.LittleEndian.PutUint64(d[16:], uint64(100*i+round))
+			tails[i] = (tails[i] + 1) % entries
+			g.Write32(0, bells+4*uint64(i), tails[i])
+		}
+		g.Advance(20_000)
+		g.read32(0, 0x20)
+		for i, ring := range rings {
+			if g.read32(0, ring+0x04)&0xff == 3 {
+				g.Write32(0, ring, 1<<31)
+				g.Write32(0, ring, run)
+				tails[i] = 0
+			}
+			g.Write32(0, bells+8+4*uint64(i), g.read32(0, ring+0x30)&(entries-1))
+		}
+	}
+	g.Advance(10_000_000)
 }
 
 func eduWork(g *guest) {
