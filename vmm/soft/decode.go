@@ -94,7 +94,7 @@ func (d *decoder) is64() bool { return d.mode&mode64 != 0 }
 
 // prefixes reads up to the opcode, which it returns.
 func (d *decoder) prefixes() uint8 {
-	for {
+	for d.pos <= maxInstruction {
 		b := d.byte()
 		switch b {
 		case 0x66:
@@ -129,10 +129,8 @@ func (d *decoder) prefixes() uint8 {
 			}
 			return b
 		}
-		if d.pos > maxInstruction {
-			return 0x90
-		}
 	}
+	return 0x90 // it is too long already, whatever it is
 }
 
 func isPrefix(b uint8) bool {
