@@ -42,6 +42,11 @@ type Options struct {
 	Machine Machine
 	// Tests are the names of the tests to run; none means all that the guest has.
 	Tests []string
+	// Alone has each test run in a guest of its own.
+	Alone bool
+	// Judge, if not nil, is asked when the guest that ran a test has ended. Its
+	// error is why the test, if it was not skipped, has failed. It goes with Alone.
+	Judge func() error
 	// BootTime, TestTime and AnswerTime bound a boot, a test, and every other
 	// answer.
 	BootTime, TestTime, AnswerTime time.Duration
@@ -101,22 +106,41 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 			return results, cause
 		}
 		i++
-		if alive && i == len(tests) {
+		if alive && (o.Alone || i == len(tests)) {
 			// The last test answers for the way the guest ends.
 			if err := g.PowerOff(o.AnswerTime); err != nil && r.Err == nil {
 				r.Err = err
 			}
+			alive = false
+		}
+		var closeErr error
+		if !alive {
+			ended := g
+			g = nil
+			closeErr = ended.Close()
+			if o.Judge != nil && !r.Skipped {
+				r.Err = ended.judged(r, o.Judge())
+			}
 		}
 		record(r)
-		if !alive {
-			if err := g.Close(); err != nil {
-				return results, err
-			}
-			g = nil
+		if closeErr != nil {
+			return results, closeErr
 		}
 	}
 	summary(o.Report, results)
 	return results, err
+}
+
+// judged is the test's error with the judge's verdict, if there is one.
+func (g *Guest) judged(r Result, verdict error) error {
+	var f *Failure
+	switch {
+	case verdict == nil:
+		return r.Err
+	case errors.As(r.Err, &f):
+		return &Failure{What: f.What, Err: fmt.Errorf("%w; %w", f.Err, verdict), Console: f.Console}
+	}
+	return g.failure(r.Name, verdict)
 }
 
 func report(w io.Writer, r Result) {

@@ -29,6 +29,7 @@ type guest struct {
 	engine, kvmDevice      string
 	seed                   seed
 	paced                  bool // see vmm.Config
+	bench                  bench
 
 	image *boot.Kernel   // from kernel
 	set   *pflag.FlagSet // tells which flags were given
@@ -44,6 +45,7 @@ func (g *guest) flags(f *pflag.FlagSet) {
 	f.StringVarP(&g.engine, "engine", "e", vmm.EngineAuto, "`what` runs the CPUs: kvm, soft, or auto to let this host's abilities decide")
 	f.Var(&g.seed, "seed", "what engine soft's turns and the guest's random numbers begin with: the same seed, the same run")
 	kvmDeviceFlag(f, &g.kvmDevice)
+	g.bench.flags(f)
 }
 
 func kvmDeviceFlag(f *pflag.FlagSet, path *string) {
@@ -119,13 +121,17 @@ func (s seed) bytes() []byte {
 	return b[:]
 }
 
-// open reads the kernel, if that was not done yet: it serves for every boot.
+// open reads the kernel and what is to happen to the devices, if that was not
+// done yet: it serves for every boot.
 func (g *guest) open() (err error) {
 	if g.image != nil {
 		return nil
 	}
 	if g.kernel == "" {
 		return errors.New("no kernel to boot: give --kernel FILE (`make kernel` builds build/kernel/6.12/vmlinux)")
+	}
+	if err := g.bench.open(); err != nil {
+		return err
 	}
 	g.image, err = boot.Open(g.kernel)
 	return err
@@ -176,12 +182,16 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 		defer file.Close() // read only: closing can't lose anything
 	}
 	b.Initrd = initrd
-	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
-		Serial: serial, WallClock: wallClock, Seed: uint64(g.seed), Paced: g.paced})
+	devices, err := g.bench.make()
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Load(b); err != nil {
+	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
+		Serial: serial, Devices: devices, WallClock: wallClock, Seed: uint64(g.seed), Paced: g.paced})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(m.Load(b), g.bench.arm(m)); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil

@@ -30,7 +30,8 @@ const (
 
 const statusHelp = `Exit status:
   0  the guest powered off, or you left it
-  1  a test failed, the guest's kernel needs an instruction that its CPU lacks, or the machine broke down
+  1  a test failed, a fault never fired, the guest's kernel needs an instruction that its CPU lacks, or the
+     machine broke down
   2  wrong flags, files that can't be used, or a host that can't do it
   3  the guest's kernel panicked
   4  triple fault: a CPU of the guest shut down
@@ -164,7 +165,7 @@ func rootCommand() *cobra.Command {
 		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(runCommand(), testCommand(), doctorCommand(), guardCommand())
+	root.AddCommand(runCommand(), testCommand(), devicesCommand(), doctorCommand(), guardCommand())
 	return root
 }
 

@@ -40,10 +40,15 @@ own: it starts at 2026-01-01, and an instruction takes a nanosecond. An idle gue
 are at a terminal, and else skips to what comes next; then, with the same files and flags and no input,
 a run is the same to the instruction.
 
+--device attaches devices, --fault breaks them, --trace tells what they did. Faults count from a boot
+on; a run in which one has fired in no boot is invalid: it ends with status 1. The trace of a second
+boot is in FILE-2.
+
 ` + statusHelp,
 		Example: `  fifovm run --kernel build/kernel/6.12/vmlinux --initrd build/guest.cpio
   fifovm run -k vmlinux -i image.cpio -c 4 -m 1G -a "quiet nokaslr" >console.log </dev/null
-  fifovm run -k vmlinux -i image.cpio -e soft -c 4 --seed 7 </dev/null`,
+  fifovm run -k vmlinux -i image.cpio -e soft -c 4 --seed 7 </dev/null
+  fifovm run -k vmlinux -i image.cpio --device edu --fault "mmio.read:ones@40.." --trace run.json`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot, stats) },
 	}
@@ -70,6 +75,11 @@ func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 	defer leave()
 	term := newTerminal(ctx, os.Stdin, os.Stdout, leave)
 	defer func() { err = errors.Join(err, term.Close()) }()
+	defer func() {
+		if bad := unfired(g.bench.never); bad != nil {
+			err = errors.Join(err, &statusError{statusFailed, bad})
+		}
+	}()
 	for {
 		reboot, err := runOnce(ctx, g, term, leave, stats)
 		if err != nil || !reboot || noReboot {
@@ -96,6 +106,7 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	term.Attach(nil)
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
+	defer func() { err = errors.Join(err, g.bench.finish()) }()
 	switch {
 	case stats && counted && g.paced: // the time is mostly the user's
 		term.Note(fmt.Sprintf("%d instructions in %.2f s", retired, took.Seconds()))

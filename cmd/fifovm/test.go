@@ -24,13 +24,17 @@ func testCommand() *cobra.Command {
 are named, or all, and judges each by its own result, by the kernel's log, and by the time it takes.
 The last line is "N passed, N failed", with ", N skipped" behind where some were.
 
+With --fault each test has a guest of its own, in which faults count from the boot on. A test in which
+one never fired is invalid, and has failed. The trace of a second guest is in FILE-2, and so on.
+
 Exit status:
   0  all tests passed, or were skipped beside some that passed
-  1  a test failed
+  1  a test failed, or a fault never fired in it
   2  wrong flags, files that can't be used, or a host that can't do it
   128+N  ended by signal N`,
 		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio
-  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio -c 4 boot`,
+  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio -c 4 boot
+  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio --device edu --fault "device:reset@3 on event" devices`,
 		RunE: func(c *cobra.Command, names []string) error {
 			if err := g.open(); err != nil {
 				return err
@@ -39,18 +43,34 @@ Exit status:
 				return err
 			}
 			words := fmt.Sprintf("%s fifovm.cpus=%d fifovm.memory=%d", harness.KernelWords, g.cpus, g.memory>>20)
+			if len(g.bench.devices) > 0 {
+				words += " fifovm.devices=" + g.bench.devices.models()
+			}
 			o := harness.Options{
-				Machine:    func(serial [2]io.Writer) (*vmm.Machine, error) { return g.machine(words, serial) },
+				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+					if err := g.bench.finish(); err != nil { // the guest before this one
+						return nil, err
+					}
+					return g.machine(words, serial)
+				},
 				Tests:      names,
 				BootTime:   bootTime,
 				TestTime:   testTime,
 				AnswerTime: testTime,
 				Report:     os.Stdout,
 			}
+			if len(g.bench.faults) > 0 {
+				o.Alone = true
+				o.Judge = func() error {
+					err := g.bench.finish()
+					return errors.Join(err, unfired(g.bench.left))
+				}
+			}
 			if verbose {
 				o.Console = os.Stdout
 			}
 			results, err := harness.Run(c.Context(), o)
+			err = errors.Join(err, g.bench.finish())
 			if err != nil {
 				return errors.Join(stopped(c.Context()), err)
 			}
