@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -17,6 +18,7 @@ import (
 	"fifovm/device"
 	"fifovm/device/edu"
 	"fifovm/device/fault"
+	"fifovm/device/fifo"
 	"fifovm/device/trace"
 	"fifovm/vmm/vmm"
 )
@@ -31,6 +33,20 @@ var models = []model{
 				return nil, errors.New("dma-bits: want 1 to 64")
 			}
 			return edu.New(cfg), nil
+		}
+	}},
+	{"fifo", "the target hardware: FIFOs behind DMA rings, with MSI-X (docs/hardware.md)", func(o *pflag.FlagSet) func() (device.Model, error) {
+		var cfg fifo.Config
+		var latency time.Duration
+		o.IntVar(&cfg.Channels, "channels", 2, fmt.Sprintf("channels, 1 to %d", fifo.MaxChannels))
+		o.IntVar(&cfg.Depth, "depth", 64<<10, fmt.Sprintf("bytes of each FIFO, a power of two from %d to %d", fifo.MinDepth, fifo.MaxDepth))
+		o.DurationVar(&latency, "latency", time.Microsecond, "time that it takes to act upon a doorbell, and for each request")
+		o.Int64Var(&cfg.Rate, "rate", 1000, "bytes that a ring moves in a microsecond")
+		return func() (device.Model, error) {
+			if cfg.Latency = latency.Nanoseconds(); cfg.Channels == 0 || cfg.Depth == 0 || cfg.Latency == 0 || cfg.Rate == 0 {
+				return nil, errors.New("channels, depth, latency and rate: want more than 0") // which is the default to it
+			}
+			return fifo.New(cfg)
 		}
 	}},
 }
@@ -108,8 +124,11 @@ func (a *attachments) Set(text string) error {
 // readable leaves of a number's error what a user can use.
 func readable(err error) error {
 	var n *strconv.NumError
-	if errors.As(err, &n) {
+	switch {
+	case errors.As(err, &n):
 		return errors.New("want a number")
+	case strings.HasPrefix(err.Error(), "time: "):
+		return errors.New("want a time such as 10us")
 	}
 	return err
 }

@@ -24,8 +24,8 @@ func TestAttachments(t *testing.T) {
 		{[]string{"edu", "edu,slot=31"}, "edu0,edu1", ""},
 		{[]string{"edu,name=left", "edu"}, "left,edu1", ""},
 		{[]string{"edu,dma-bits=64,name=x"}, "x", ""},
-		{[]string{""}, "", `there is no device "": want edu`},
-		{[]string{"edux"}, "", `there is no device "edux": want edu`},
+		{[]string{""}, "", `there is no device "": want edu or fifo`},
+		{[]string{"edux"}, "", `there is no device "edux": want edu or fifo`},
 		{[]string{"edu,"}, "", `edu has no option ""`},
 		{[]string{"edu,speed=1"}, "", `edu has no option "speed=1": see`},
 		{[]string{"edu,slot"}, "", `edu has no option "slot"`},
@@ -33,6 +33,12 @@ func TestAttachments(t *testing.T) {
 		{[]string{"edu,slot=-1"}, "", "slot=-1: want 1 to 31"},
 		{[]string{"edu,dma-bits=many"}, "", "dma-bits=many: want a number"},
 		{[]string{"edu,dma-bits=65"}, "", "dma-bits: want 1 to 64"},
+		{[]string{"fifo", "edu", "fifo,channels=8,depth=4096,latency=1.5ms,rate=1"}, "fifo0,edu0,fifo1", ""},
+		{[]string{"fifo,channels=9"}, "", "9 channels: want 1 to 8"},
+		{[]string{"fifo,channels=0"}, "", "channels, depth, latency and rate: want more than 0"},
+		{[]string{"fifo,depth=5000"}, "", "want a power of two"},
+		{[]string{"fifo,rate=0x"}, "", "rate=0x: want a number"},
+		{[]string{"fifo,latency=10"}, "", "latency=10: want a time such as 10us"},
 		{[]string{"edu", "edu,name=edu0"}, "", "two devices have the name edu0"},
 	} {
 		var a attachments

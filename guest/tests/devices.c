@@ -61,6 +61,23 @@
 #define EDU_RAISE	0x60
 #define EDU_ACK		0x64
 
+/* The registers of the FIFO, by docs/hardware.md. */
+#define FIFO_ID			0x00
+#define FIFO_VERSION		0x04
+#define FIFO_CONTROL		0x10
+#define FIFO_CONTROL_ENABLE	1
+#define FIFO_SCRATCH		0x18
+#define FIFO_ERROR_CAUSE	0x28
+#define FIFO_ERROR_DMA		0x04
+#define FIFO_TX			0x1100	/* of channel 0 */
+#define FIFO_RING_CONTROL	0x00
+#define FIFO_RING_RUN		1
+#define FIFO_RING_BASE		0x08
+#define FIFO_RING_SIZE		0x10
+#define FIFO_RING_COMP		0x20
+#define FIFO_RING_COMP_SIZE	0x28
+#define FIFO_TX_TAIL		0x10000	/* doorbell */
+
 #define IORESOURCE_MEM	0x200
 
 struct function {
@@ -82,7 +99,15 @@ static struct function edu = {
 	.msi = true,
 };
 
-static struct function *const functions[] = { &edu };
+static struct function fifo = {
+	.name = "fifo",
+	.vendor = 0x1234, .device = 0xf1f0, .subvendor = 0x1234, .subdevice = 1,
+	.class = 0xff0000, .revision = 1,
+	.bar_size = { [0] = 128 << 10, [4] = 8 << 10 },
+	.msix = 5,
+};
+
+static struct function *const functions[] = { &edu, &fifo };
 
 /* Files. */
 
@@ -544,6 +569,82 @@ static int edu_reset(void)
 	return KTAP_PASS;
 }
 
+static int fifo_works(void)
+{
+	int result = KTAP_PASS;
+	struct bar b;
+
+	if (!fifo.expected)
+		return ktap_skip("no fifo");
+	if (!fifo.address[0] || spit(&fifo, "enable", "1") || !bar_map(&fifo, 0, &b))
+		return KTAP_FAIL;
+	if (read32(&b, FIFO_ID) != 0x4f464946 || read32(&b, FIFO_VERSION) >> 16 != 1)
+		result = ktap_fail("identification %#x, version %#x", read32(&b, FIFO_ID), read32(&b, FIFO_VERSION));
+	write32(&b, FIFO_SCRATCH, 0x12345678);
+	if (read32(&b, FIFO_SCRATCH) != 0x12345678)
+		result = ktap_fail("the scratch register has %#x", read32(&b, FIFO_SCRATCH));
+	bar_unmap(&b);
+	if (spit(&fifo, "reset", "1") || spit(&fifo, "enable", "0"))
+		return KTAP_FAIL;
+	return result;
+}
+
+/*
+ * The same for MSI-X: the vector is masked, and bus mastering is off, so that
+ * the error interrupt of a ring that can't read its descriptor is pending.
+ */
+static int fifo_msix(void)
+{
+	uint32_t pba, before, after = 0, masked, unmasked;
+	uint16_t command, control;
+	int at, polls = 0;
+	struct bar b, t;
+
+	if (!fifo.expected)
+		return ktap_skip("no fifo");
+	at = capability(&fifo, CAP_MSIX);
+	if (at <= 0)
+		return ktap_fail("no MSI-X");
+	control = config_read(&fifo, at + 2, 2);
+	pba = config_read(&fifo, at + 8, 4);
+	if ((config_read(&fifo, at + 4, 4) & 7) != 4 || (pba & 7) != 4)
+		return ktap_fail("table %#x, pending bits %#x", config_read(&fifo, at + 4, 4), pba);
+	pba &= ~7;
+	if (!bar_map(&fifo, 0, &b) || !bar_map(&fifo, 4, &t))
+		return KTAP_FAIL;
+	command = config_read(&fifo, COMMAND, 2);
+	config_write(&fifo, COMMAND, 2, (command | COMMAND_MEMORY) & ~COMMAND_MASTER);
+	config_write(&fifo, at + 2, 2, control | MSIX_ENABLE);
+	masked = read32(&t, 12);
+	write32(&t, 0, 0xfee00000);
+	write32(&t, 8, 0x55);
+	write32(&t, 12, 0);
+	unmasked = read32(&t, 12);
+	write32(&t, 12, MSIX_MASKED);
+	before = read32(&t, pba);
+	write32(&b, FIFO_CONTROL, FIFO_CONTROL_ENABLE);
+	write32(&b, FIFO_TX + FIFO_RING_BASE, 0x1000);
+	write32(&b, FIFO_TX + FIFO_RING_SIZE, 4);
+	write32(&b, FIFO_TX + FIFO_RING_COMP, 0x2000);
+	write32(&b, FIFO_TX + FIFO_RING_COMP_SIZE, 4);
+	write32(&b, FIFO_TX + FIFO_RING_CONTROL, FIFO_RING_RUN);
+	write32(&b, FIFO_TX_TAIL, 1);
+	while (!(after = read32(&t, pba)) && ++polls < 1000000)
+		;
+	if (read32(&b, FIFO_ERROR_CAUSE) != FIFO_ERROR_DMA)
+		ktap_diag("error cause %#x", read32(&b, FIFO_ERROR_CAUSE));
+	config_write(&fifo, COMMAND, 2, command);
+	bar_unmap(&b);
+	bar_unmap(&t);
+	if (spit(&fifo, "reset", "1"))
+		return KTAP_FAIL;
+	if (masked != MSIX_MASKED || unmasked || before || after != 1)
+		return ktap_fail("vector control %#x, then %#x; pending bits %#x, then %#x", masked, unmasked, before, after);
+	if (config_read(&fifo, at + 2, 2) & MSIX_ENABLE)
+		return ktap_fail("MSI-X is still enabled after a reset");
+	return KTAP_PASS;
+}
+
 /* The kernel lets the function go and finds it again, and it works. */
 static int replug_of(struct function *f)
 {
@@ -599,8 +700,11 @@ int main(void)
 		{ "edu_works", edu_works },
 		{ "edu_msi", edu_msi },
 		{ "edu_reset", edu_reset },
+		{ "fifo_works", fifo_works },
+		{ "fifo_msix", fifo_msix },
 		{ "replug", replug },
 		{ "edu_works_again", edu_works },
+		{ "fifo_works_again", fifo_works },
 	};
 
 	prepare();
