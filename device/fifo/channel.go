@@ -71,20 +71,26 @@ func (c *channel) read(off uint32) uint32 {
 func (c *channel) write(off, v uint32) {
 	switch off {
 	case regEnd:
-		// Only while both rings are stopped.
+		// Only while both rings are stopped. What another end has made is not this
+		// one's.
 		if v < ends && c.tx().s.State == stateStopped && c.rx().s.State == stateStopped {
-			c.s.End = v
-			c.s.Made, c.s.Checked = 0, 0
+			c.s.End, c.s.Made, c.s.Checked = v, 0, 0
+			c.flush()
 		}
 	case regChControl:
 		if v&chFlush != 0 {
-			c.s.Start, c.s.Fill, c.s.Parity = 0, 0, false
-			c.tx().wake()
+			c.flush()
 		}
 		if v&chParity != 0 {
 			c.s.Parity = true
 		}
 	}
+}
+
+// flush empties the FIFO.
+func (c *channel) flush() {
+	c.s.Start, c.s.Fill, c.s.Parity = 0, 0, false
+	c.tx().wake()
 }
 
 // room gives the FIFO's free memory from its end on, in one piece: fewer bytes
@@ -115,7 +121,7 @@ func (c *channel) taken(n int) {
 	c.tx().wake()
 }
 
-// accept takes n bytes that are in room's memory, from the transmit ring.
+// accept takes p, which is in room's memory, from the transmit ring.
 func (c *channel) accept(p []byte) {
 	c.s.TXBytes += uint64(len(p))
 	switch c.s.End {
@@ -136,19 +142,27 @@ func (c *channel) accept(p []byte) {
 }
 
 // pattern is byte n of what the source makes and the sink expects.
-func pattern(n uint64) byte { return byte(n ^ n>>8*3 ^ n>>16*7) }
+func pattern(n uint64) byte { return byte(n ^ (n>>8)*3 ^ (n>>16)*7) }
 
-// start begins the source's work, if it is one and somebody receives.
+// producing is whether the channel has a source, and it runs: somebody receives.
+func (c *channel) producing() bool {
+	return c.s.End == endSource && c.fifo.running() && c.rx().s.State == stateRunning
+}
+
+// start begins the source's work.
 func (c *channel) start() {
-	if c.s.End == endSource && !c.s.Ticking && c.fifo.running() && c.rx().s.State == stateRunning {
+	if c.producing() && !c.s.Ticking {
 		c.s.Ticking = true
-		c.fifo.host.Schedule(c.fifo.host.Now()+sourcePeriod, eventSource|uint32(c.index), 0)
+		c.fifo.host.Schedule(c.fifo.host.Now()+sourcePeriod, eventSource|uint32(2*c.index), 0)
 	}
 }
 
 // produce is the source's event.
 func (c *channel) produce() {
 	c.s.Ticking = false
+	if !c.producing() {
+		return
+	}
 	n := int(min(c.fifo.cfg.Rate*sourcePeriod/nsPerUs, int64(len(c.data))))
 	for n > 0 {
 		p := c.room()
@@ -170,7 +184,8 @@ func (c *channel) produce() {
 }
 
 // Feed is the host's side of a channel whose end it is: p goes into the FIFO as
-// far as there is room. It says how many bytes did.
+// far as there is room. It says how many bytes did. It is called with the machine
+// locked, as a model is, and at the same times in each run that is to be the same.
 func (f *FIFO) Feed(channel int, p []byte) int {
 	c := &f.channels[channel]
 	if c.s.End != endHost || !f.running() {

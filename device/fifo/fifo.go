@@ -16,7 +16,7 @@ import (
 	"fifovm/device"
 )
 
-// PCI identification: QEMU's range for experiments, as its edu device has.
+// PCI identification. The vendor is nobody's, and the one of QEMU's edu device.
 const (
 	VendorID = 0x1234
 	DeviceID = 0xf1f0
@@ -78,11 +78,11 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// Kinds of events: the ring's or channel's index is in the low byte.
+// Kinds of events: the ring's index is in the low byte.
 const (
 	eventWork     = 0x000 // a ring goes on
 	eventCoalesce = 0x100 // a ring's interrupt has waited long enough
-	eventSource   = 0x200 // a channel's source has made bytes
+	eventSource   = 0x200 // the source of a ring's channel has made bytes
 	eventReset    = 0x300 // the reset is over
 	eventAbort    = 0x400 // a ring looks for a request to abort
 	eventKind     = 0xf00
@@ -101,7 +101,7 @@ type FIFO struct {
 	intx     bool   // level that the pin was driven to
 
 	// OnOutput takes what comes out of a channel whose end is the host's. p is
-	// valid during the call.
+	// valid during the call, and until the call feeds the channel.
 	OnOutput func(channel int, p []byte)
 }
 
@@ -114,6 +114,8 @@ type Global struct {
 	IRQEnable  uint32
 	ErrorCause uint32
 	Interrupts uint32 // sent since reset
+	Vector     uint32 // of errors
+	TimeHigh   uint32 // of the time when its low half was read
 }
 
 // New makes the device.
@@ -137,7 +139,7 @@ func (f *FIFO) Info() device.Info {
 	return device.Info{
 		Vendor: VendorID, Device: DeviceID, SubVendor: VendorID, SubDevice: 1, Class: classID, Revision: 1,
 		BARs: []device.BAR{{Index: 0, Size: barSize, Wide: true}},
-		MSIX: 1 + 2*f.cfg.Channels, MSIXBAR: 4, INTx: true,
+		MSIX: int(f.vectors()), MSIXBAR: 4, INTx: true,
 	}
 }
 
@@ -170,7 +172,7 @@ func (f *FIFO) beginReset() {
 		f.host.Cancel(eventAbort | uint32(i))
 	}
 	for i := range f.channels {
-		f.host.Cancel(eventSource | uint32(i))
+		f.host.Cancel(eventSource | uint32(2*i))
 	}
 	f.host.Cancel(eventReset)
 	f.global = Global{Resetting: true, Scratch: f.global.Scratch}
@@ -182,13 +184,16 @@ func (f *FIFO) beginReset() {
 // Event goes on with what takes time.
 func (f *FIFO) Event(kind uint32, _ uint64) {
 	i := int(kind & 0xff)
+	if i >= len(f.rings) { // from a state that somebody has made
+		return
+	}
 	switch kind & eventKind {
 	case eventWork:
 		f.rings[i].work()
 	case eventCoalesce:
 		f.rings[i].interrupt()
 	case eventSource:
-		f.channels[i].produce()
+		f.rings[i].channel.produce()
 	case eventReset:
 		f.global.Resetting = false
 	case eventAbort:
@@ -199,17 +204,21 @@ func (f *FIFO) Event(kind uint32, _ uint64) {
 // running is whether rings may work at all.
 func (f *FIFO) running() bool { return f.global.Control&controlEnable != 0 && !f.global.Resetting }
 
-// fail notes an error and sends the error interrupt.
+// fail notes an error, and sends the error interrupt: once, until the driver has
+// cleared that cause.
 func (f *FIFO) fail(cause uint32) {
-	f.global.ErrorCause |= cause
-	f.raise(vectorError)
+	if f.global.ErrorCause&cause == 0 {
+		f.global.ErrorCause |= cause
+		f.raise(causeError, f.global.Vector)
+	}
 }
 
-// raise sends an interrupt: by message, or by the pin that the cause drives.
-func (f *FIFO) raise(vector int) {
-	f.global.IRQCause |= 1 << vector
+// raise sends an interrupt: by a message with a vector, or by the pin that the
+// cause drives.
+func (f *FIFO) raise(cause int, vector uint32) {
+	f.global.IRQCause |= 1 << cause
 	f.global.Interrupts++
-	f.host.Raise(vector)
+	f.host.Raise(int(vector))
 	f.pin()
 }
 
@@ -221,7 +230,11 @@ func (f *FIFO) pin() {
 	}
 }
 
-// Interrupt vectors.
-const vectorError = 0
+// causeError and causeOf are the bits of IRQ_CAUSE, and the vectors that they
+// have after reset.
+const causeError = 0
 
-func vectorOf(ring int) int { return 1 + ring }
+func causeOf(ring int) int { return 1 + ring }
+
+// vectors is how many vectors the function has.
+func (f *FIFO) vectors() uint32 { return uint32(1 + len(f.rings)) }

@@ -26,12 +26,14 @@ const (
 	regInterrupts = 0x2c
 	regTimeLow    = 0x30
 	regTimeHigh   = 0x34
+	regVector     = 0x38
 
 	identification = 0x4f464946 // "FIFO"
 	versionNumber  = 0x0001_0000
 
-	capsRingShift = 8 // of the logarithm of the largest ring
-	capsEndsShift = 16
+	capsRingShift  = 8 // of the logarithm of the largest ring
+	capsEndsShift  = 16
+	capsChainShift = 24 // of the logarithm of the longest chain
 
 	controlEnable = 1 << 0
 	controlReset  = 1 << 31
@@ -88,6 +90,9 @@ const (
 	regAbortHigh   = 0x44
 	regAbortStatus = 0x48
 	regErrorIndex  = 0x4c
+	regRingVector  = 0x50
+	regErrorLow    = 0x58
+	regErrorHigh   = 0x5c
 
 	ringRun   = 1 << 0
 	ringDrain = 1 << 1
@@ -163,7 +168,7 @@ func (f *FIFO) read(off uint32) uint32 {
 }
 
 func (f *FIFO) write(off, v uint32) {
-	if f.global.Resetting {
+	if f.global.Resetting && (off != regControl || v&controlReset == 0) {
 		return
 	}
 	switch {
@@ -213,7 +218,7 @@ func (f *FIFO) readGlobal(off uint32) uint32 {
 	case regVersion:
 		return versionNumber
 	case regCaps:
-		return uint32(len(f.channels)) | maxRingLog<<capsRingShift | (1<<ends-1)<<capsEndsShift
+		return uint32(len(f.channels)) | maxRingLog<<capsRingShift | (1<<ends-1)<<capsEndsShift | maxChainLog<<capsChainShift
 	case regMaxLength:
 		return maxLength
 	case regControl:
@@ -232,10 +237,14 @@ func (f *FIFO) readGlobal(off uint32) uint32 {
 		return g.ErrorCause
 	case regInterrupts:
 		return g.Interrupts
-	case regTimeLow:
-		return uint32(f.host.Now())
+	case regTimeLow: // and holds the high half, so that the two fit together
+		now := uint64(f.host.Now())
+		g.TimeHigh = uint32(now >> 32)
+		return uint32(now)
 	case regTimeHigh:
-		return uint32(f.host.Now() >> 32)
+		return g.TimeHigh
+	case regVector:
+		return g.Vector
 	}
 	return 0
 }
@@ -278,6 +287,10 @@ func (f *FIFO) writeGlobal(off, v uint32) {
 		f.pin()
 	case regErrorCause:
 		g.ErrorCause &^= v
+	case regVector:
+		if v < f.vectors() {
+			g.Vector = v
+		}
 	}
 }
 

@@ -2,6 +2,9 @@ package fifo
 
 import (
 	"encoding/binary"
+	"errors"
+
+	"fifovm/device"
 )
 
 // States of a ring, as in its status register (docs/hardware.md, "States").
@@ -21,6 +24,7 @@ const (
 	statusParity     = 4 // the FIFO's memory gave bad bytes
 	statusDrained    = 5 // the ring was drained before all was there
 	statusCompletion = 6 // the completion could not be written: only as a reason
+	statusNotMaster  = 7 // as statusDMA: bus mastering is off
 )
 
 // Values of ABORT_STATUS.
@@ -36,7 +40,9 @@ const (
 	descSize = 32
 	compSize = 32
 
-	maxLength = 1 << 20 // of a descriptor's buffer
+	maxLength   = 1 << 20 // of a descriptor's buffer
+	maxChainLog = 10      // of a chain's descriptors
+	maxChain    = 1 << maxChainLog
 
 	descMore      = 1 << 0
 	descInterrupt = 1 << 1
@@ -47,6 +53,7 @@ const (
 const (
 	chunkBytes    = 64 << 10
 	chunkSegments = 64
+	eventRequests = 64 // that end without a movement
 )
 
 // What a ring waits for.
@@ -81,7 +88,10 @@ type RingState struct {
 	AbortLow            uint32
 	AbortCookie         uint64
 	AbortStatus         uint32
+	AbortWaits          bool // for room in the completion ring
 	ErrorIndex          uint32
+	ErrorAddr           uint64
+	Vector              uint32
 
 	Doing     uint32 // a phase, as above
 	Request   Request
@@ -98,16 +108,18 @@ type Request struct {
 	Length  uint32 // of the chain, in descriptors
 	Total   uint64 // bytes
 	Done    uint64 // bytes moved
+	Urgent  bool   // asks for its interrupt at once
 	Segment uint32 // descriptors that are done
 	Offset  uint32 // bytes of the present one that are done
-	Urgent  bool   // asks for its interrupt at once
+	Addr    uint64 // of the present one's buffer
+	Size    uint32 // of the present one's buffer; 0: it is still to be read
 }
 
 func (r *ring) init(f *FIFO, i int) {
 	*r = ring{fifo: f, channel: &f.channels[i/2], index: i, receive: i%2 != 0}
 }
 
-func (r *ring) reset() { r.s = RingState{Phase: 1} }
+func (r *ring) reset() { r.s = RingState{Phase: 1, Vector: uint32(causeOf(r.index))} }
 
 func (r *ring) mask() uint32     { return 1<<r.s.Size - 1 }
 func (r *ring) compMask() uint32 { return 1<<r.s.CompSize - 1 }
@@ -150,31 +162,35 @@ func (r *ring) read(off uint32) uint32 {
 		return s.AbortStatus
 	case regErrorIndex:
 		return s.ErrorIndex
+	case regRingVector:
+		return s.Vector
+	case regErrorLow, regErrorHigh:
+		return half(s.ErrorAddr, off == regErrorHigh)
 	}
 	return 0
 }
 
 func (r *ring) write(off, v uint32) {
 	s := &r.s
-	stopped := s.State == stateStopped
+	// Where the rings are can be changed while nothing is under way.
+	empty := s.State == stateStopped && !s.Request.Valid && s.Head == s.Tail
 	switch off {
 	case regRingControl:
 		r.control(v)
 	case regBaseLow, regBaseHigh:
-		if stopped {
+		if empty {
 			s.Base = setHalf(s.Base, off == regBaseHigh, v) &^ (baseAlign - 1)
 		}
 	case regSize:
-		if stopped && v >= 1 && v <= maxRingLog {
+		if empty && v >= 1 && v <= maxRingLog {
 			s.Size, s.Head, s.Tail = v, 0, 0
-			s.Request, s.Aborted = Request{}, [len(s.Aborted)]uint64{}
 		}
 	case regCompLow, regCompHigh:
-		if stopped {
+		if empty {
 			s.Comp = setHalf(s.Comp, off == regCompHigh, v) &^ (baseAlign - 1)
 		}
 	case regCompSize:
-		if stopped && v >= 1 && v <= maxRingLog {
+		if empty && v >= 1 && v <= maxRingLog {
 			s.CompSize, s.CompHead, s.CompTail, s.Phase = v, 0, 0, 1
 		}
 	case regCoalesce:
@@ -189,7 +205,11 @@ func (r *ring) write(off, v uint32) {
 	case regAbortHigh:
 		if s.AbortStatus != abortPending {
 			s.AbortCookie, s.AbortStatus = uint64(v)<<32|uint64(s.AbortLow), abortPending
-			r.fifo.host.Schedule(r.fifo.host.Now()+r.fifo.cfg.Latency, eventAbort|uint32(r.index), 0)
+			r.abortLater()
+		}
+	case regRingVector:
+		if v < r.fifo.vectors() {
+			s.Vector = v
 		}
 	}
 }
@@ -205,7 +225,7 @@ func (r *ring) control(v uint32) {
 		r.reset()
 		// What the driver has set up stays, so that it can start again.
 		s.Base, s.Size, s.Comp, s.CompSize = keep.Base, keep.Size, keep.Comp, keep.CompSize
-		s.Coalesce, s.Threshold = keep.Coalesce, keep.Threshold
+		s.Coalesce, s.Threshold, s.Vector = keep.Coalesce, keep.Threshold, keep.Vector
 		return
 	}
 	switch {
@@ -214,7 +234,9 @@ func (r *ring) control(v uint32) {
 		s.State = stateStopped
 	case s.Size == 0 || s.CompSize == 0:
 		// Not set up: it does not start.
-	case v&ringDrain != 0 && s.State == stateRunning:
+	case s.State == stateDraining:
+		// It ends by itself.
+	case v&ringDrain != 0:
 		s.State, s.DrainTail = stateDraining, s.Tail
 		r.wake()
 	case s.State == stateStopped:
@@ -237,6 +259,10 @@ func (r *ring) setCompHead(v uint32) {
 		return
 	}
 	r.s.CompHead = v & r.compMask()
+	if r.s.AbortWaits && !r.compFull() {
+		r.s.AbortWaits = false
+		r.abortLater()
+	}
 	r.wake()
 }
 
@@ -272,16 +298,14 @@ func (r *ring) work() {
 	if r.finished() && !r.complete(statusOK) {
 		return
 	}
-	// Requests that were aborted, or end by a drain, take no time; there are as
-	// many of them as the ring is long at most.
-	for range 1 << maxRingLog {
+	for range eventRequests {
 		if !s.Request.Valid {
 			if s.Head == s.Tail || s.State == stateDraining && s.Head == s.DrainTail {
 				r.idle()
 				return
 			}
 			if r.compFull() {
-				s.Doing = phaseBlocked
+				r.noRoom()
 				return
 			}
 			if !r.fetch() {
@@ -346,17 +370,20 @@ func (r *ring) descriptorGood() bool {
 // it was aborted. It says no where the ring has gone into the error state.
 func (r *ring) fetch() bool {
 	s := &r.s
+	word, bit := s.Head/64, uint64(1)<<(s.Head%64)
+	aborted := s.Aborted[word]&bit != 0
 	q := Request{Valid: true}
-	at := s.Head
-	for {
+	for at := s.Head; ; {
 		if err := r.descriptor(at); err != nil {
-			s.Request = q
-			return r.stop(statusDMA, at)
+			if q.Length > 0 { // without a cookie there is nothing to complete
+				s.Request = q
+			}
+			return r.stopDMA(err, at)
 		}
 		if q.Length == 0 {
 			q.Cookie = r.descCookie()
 		}
-		if !r.descriptorGood() {
+		if !aborted && (!r.descriptorGood() || q.Length == maxChain) {
 			s.Request = q
 			return r.stop(statusDescriptor, at)
 		}
@@ -368,13 +395,16 @@ func (r *ring) fetch() bool {
 			break
 		}
 		if at == s.Tail { // the chain goes on where nothing was posted
+			if aborted {
+				break
+			}
 			s.Request = q
 			return r.stop(statusDescriptor, at)
 		}
 	}
-	if word, bit := s.Head/64, uint64(1)<<(s.Head%64); s.Aborted[word]&bit != 0 {
+	if aborted {
 		s.Aborted[word] &^= bit
-		s.Head = at
+		s.Head = (s.Head + q.Length) & r.mask()
 		return true
 	}
 	s.Request = q
@@ -395,72 +425,93 @@ func (r *ring) move() (n int64, ok bool) {
 		if q.Done == q.Total || n >= chunkBytes {
 			break
 		}
-		at := r.s.Head + q.Segment
-		if err := r.descriptor(at); err != nil {
-			return n, r.stop(statusDMA, at&r.mask())
+		at := (r.s.Head + q.Segment) & r.mask()
+		if q.Size == 0 {
+			if err := r.descriptor(at); err != nil {
+				return n, r.stopDMA(err, at)
+			}
+			if !r.descriptorGood() { // the guest has changed it meanwhile
+				return n, r.stop(statusDescriptor, at)
+			}
+			q.Addr, q.Size = r.descAddr(), r.descLength()
 		}
-		length := r.descLength()
-		if q.Offset >= length || !r.descriptorGood() { // the guest has changed it meanwhile
-			return n, r.stop(statusDescriptor, at&r.mask())
+		want := min(uint64(q.Size-q.Offset), q.Total-q.Done, uint64(chunkBytes-n))
+		if r.receive && r.channel.s.Parity && r.channel.s.Fill > 0 {
+			r.channel.s.Parity = false
+			return n, r.stop(statusParity, at)
 		}
-		m := int64(min(uint64(length-q.Offset), q.Total-q.Done, uint64(chunkBytes-n)))
-		m, err := r.transfer(r.descAddr()+uint64(q.Offset), int(m))
-		if err != statusOK {
-			return n, r.stop(err, at&r.mask())
+		m, err := r.transfer(q.Addr+uint64(q.Offset), int(want))
+		if err != nil {
+			return n, r.stopDMA(err, at)
 		}
 		if m == 0 {
 			break
 		}
 		n += m
 		q.Done += uint64(m)
-		if q.Offset += uint32(m); q.Offset == length {
-			q.Segment, q.Offset = q.Segment+1, 0
+		if q.Offset += uint32(m); q.Offset == q.Size {
+			q.Segment, q.Offset, q.Size = q.Segment+1, 0, 0
 		}
 	}
 	return n, true
 }
 
 // transfer moves up to n bytes between the FIFO and the guest's memory.
-func (r *ring) transfer(addr uint64, n int) (moved int64, status uint32) {
+func (r *ring) transfer(addr uint64, n int) (moved int64, err error) {
 	c := r.channel
+	p := c.room()
 	if r.receive {
-		p := c.oldest()
-		p = p[:min(n, len(p))]
-		if len(p) == 0 {
-			return 0, statusOK
+		p = c.oldest()
+	}
+	p = p[:min(n, len(p))]
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case !r.receive:
+		if err := r.fifo.host.DMARead(addr, p); err != nil {
+			return 0, err
 		}
-		if c.s.Parity {
-			c.s.Parity = false
-			return 0, statusParity
-		}
+		c.accept(p)
+	default:
 		if err := r.fifo.host.DMAWrite(addr, p); err != nil {
-			return 0, statusDMA
+			return 0, err
 		}
 		c.s.RXBytes += uint64(len(p))
 		c.taken(len(p))
-		return int64(len(p)), statusOK
 	}
-	p := c.room()
-	p = p[:min(n, len(p))]
-	if len(p) == 0 {
-		return 0, statusOK
+	return int64(len(p)), nil
+}
+
+// stopDMA brings the ring into the error state for a DMA access that failed.
+func (r *ring) stopDMA(err error, index uint32) bool {
+	reason := uint32(statusDMA)
+	if errors.Is(err, device.ErrNotMaster) {
+		reason = statusNotMaster
 	}
-	if err := r.fifo.host.DMARead(addr, p); err != nil {
-		return 0, statusDMA
+	var access *device.Error
+	if errors.As(err, &access) {
+		r.s.ErrorAddr = access.Addr
 	}
-	c.accept(p)
-	return int64(len(p)), statusOK
+	return r.stop(reason, index)
 }
 
 // stop brings the ring into the error state, with a completion for the request
-// that it was at, if there is room for one.
+// that it was at, if it knows one and there is room.
 func (r *ring) stop(reason, index uint32) bool {
-	s := &r.s
-	if !r.compFull() {
-		r.post(reason)
+	if r.s.Request.Valid && !r.compFull() {
+		r.post(reason) // where it can't be written, the status tells all the same
 	}
+	return r.halt(reason, index)
+}
+
+// halt is the error state.
+func (r *ring) halt(reason, index uint32) bool {
+	s := &r.s
 	s.State, s.Reason, s.ErrorIndex, s.Doing = stateError, reason, index, phaseIdle
 	s.Request = Request{}
+	if s.AbortStatus == abortPending {
+		s.AbortStatus, s.AbortWaits = abortNotFound, false
+	}
 	switch reason {
 	case statusDescriptor:
 		r.fifo.fail(errorDescriptor)
@@ -475,12 +526,21 @@ func (r *ring) stop(reason, index uint32) bool {
 
 func (r *ring) compFull() bool { return (r.s.CompTail+1)&r.compMask() == r.s.CompHead }
 
+// noRoom has the ring wait for room in the completion ring. What the driver has
+// not been told of yet it is told now, or both would wait for ever.
+func (r *ring) noRoom() {
+	r.s.Doing = phaseBlocked
+	if r.s.Unsent > 0 {
+		r.interrupt()
+	}
+}
+
 // complete ends the present request. It says no where the completion could not
 // be written: for want of room, and then the ring waits, or by an error.
 func (r *ring) complete(status uint32) bool {
 	s := &r.s
 	if r.compFull() {
-		s.Doing = phaseBlocked
+		r.noRoom()
 		return false
 	}
 	s.Head = (s.Head + s.Request.Length) & r.mask()
@@ -490,14 +550,15 @@ func (r *ring) complete(status uint32) bool {
 	} else {
 		r.channel.s.TXRequests++
 	}
-	ok := r.post(status)
-	s.Request = Request{}
-	if !ok {
-		s.State, s.Reason, s.Doing = stateError, statusCompletion, phaseIdle
-		r.fifo.fail(errorDMA)
-		return false
+	if !r.post(status) {
+		return r.halt(statusCompletion, s.CompTail)
 	}
-	r.notify(urgent)
+	s.Request = Request{}
+	if status == statusDrained {
+		s.Unsent++ // the end of the drain has the interrupt
+	} else {
+		r.notify(urgent || status != statusOK)
+	}
 	return true
 }
 
@@ -545,7 +606,13 @@ func (r *ring) interrupt() {
 		r.fifo.host.Cancel(eventCoalesce | uint32(r.index))
 	}
 	r.s.Unsent, r.s.Waiting = 0, false
-	r.fifo.raise(vectorOf(r.index))
+	r.fifo.raise(causeOf(r.index), r.s.Vector)
+}
+
+// abortLater schedules the abort that ABORT_STATUS calls pending.
+func (r *ring) abortLater() {
+	r.fifo.host.Cancel(eventAbort | uint32(r.index))
+	r.fifo.host.Schedule(r.fifo.host.Now()+r.fifo.cfg.Latency, eventAbort|uint32(r.index), 0)
 }
 
 // abort ends the request with the cookie in AbortCookie: the present one or one
@@ -554,16 +621,28 @@ func (r *ring) interrupt() {
 func (r *ring) abort() {
 	s := &r.s
 	cookie := s.AbortCookie
-	s.AbortStatus = abortNotFound
-	if s.Size == 0 || s.CompSize == 0 || s.State == stateError || r.compFull() {
+	if s.AbortStatus != abortPending {
+		return // the ring was reset meanwhile
+	}
+	if !r.fifo.running() || s.Size == 0 || s.CompSize == 0 || s.State == stateError {
+		s.AbortStatus = abortNotFound
 		return
 	}
+	if r.compFull() { // goes on when there is room
+		s.AbortWaits = true
+		if s.Unsent > 0 {
+			r.interrupt()
+		}
+		return
+	}
+	s.AbortStatus = abortNotFound
 	first := s.Head
 	if s.Request.Valid {
 		if s.Request.Cookie == cookie {
 			s.AbortStatus = abortDone
 			r.fifo.host.Cancel(eventWork | uint32(r.index))
 			s.Doing = phaseIdle
+			s.Request.Urgent = true
 			if r.complete(statusAborted) {
 				r.wake()
 			}
@@ -577,8 +656,7 @@ func (r *ring) abort() {
 	}
 	s.AbortStatus = abortDone
 	if !r.postFor(cookie, 0, length, statusAborted) {
-		s.State, s.Reason, s.Doing = stateError, statusCompletion, phaseIdle
-		r.fifo.fail(errorDMA)
+		r.halt(statusCompletion, s.CompTail)
 		return
 	}
 	s.Aborted[start/64] |= 1 << (start % 64)

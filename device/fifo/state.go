@@ -20,9 +20,7 @@ func (f *FIFO) State() any {
 		if rest := int(c.s.Fill) - len(data); rest > 0 {
 			data = append(data, c.data[:rest]...)
 		}
-		cs := c.s
-		cs.Start = 0 // where in the memory they lie is nobody's business
-		s.Channels = append(s.Channels, cs)
+		s.Channels = append(s.Channels, c.s)
 		s.Data = append(s.Data, data)
 	}
 	for i := range f.rings {
@@ -43,7 +41,7 @@ func (f *FIFO) SetState(decode func(into any) error) error {
 	}
 	for i := range s.Channels {
 		c := &s.Channels[i]
-		if int(c.Fill) != len(s.Data[i]) || len(s.Data[i]) > f.cfg.Depth || c.Start != 0 || c.End >= ends {
+		if int(c.Fill) != len(s.Data[i]) || len(s.Data[i]) > f.cfg.Depth || int(c.Start) >= f.cfg.Depth || c.End >= ends {
 			return fmt.Errorf("fifo: state of channel %d does not fit a FIFO of %d bytes", i, f.cfg.Depth)
 		}
 	}
@@ -52,10 +50,16 @@ func (f *FIFO) SetState(decode func(into any) error) error {
 			return fmt.Errorf("fifo: state of ring %d: %w", i, err)
 		}
 	}
+	if g := &s.Global; g.Control&^controlEnable != 0 || g.ErrorCause&^errorMask != 0 || g.Vector >= f.vectors() ||
+		(g.IRQCause|g.IRQEnable)>>f.vectors() != 0 {
+		return fmt.Errorf("fifo: state has global registers %+v", *g)
+	}
 	f.global, f.intx = s.Global, s.INTx
 	for i := range f.channels {
-		f.channels[i].s = s.Channels[i]
-		copy(f.channels[i].data, s.Data[i])
+		c := &f.channels[i]
+		c.s = s.Channels[i]
+		n := copy(c.data[c.s.Start:], s.Data[i])
+		copy(c.data, s.Data[i][n:])
 	}
 	for i := range f.rings {
 		f.rings[i].s = s.Rings[i]
@@ -74,7 +78,9 @@ func (f *FIFO) checkRing(s *RingState) error {
 		return fmt.Errorf("2^%d descriptors and 2^%d completions", s.Size, s.CompSize)
 	case s.Head > mask || s.Tail > mask || s.DrainTail > mask || s.CompHead > compMask || s.CompTail > compMask:
 		return fmt.Errorf("indices beyond its size")
-	case q.Done > q.Total || q.Length > mask+1 || q.Segment > q.Length || q.Offset > maxLength:
+	case s.Vector >= f.vectors() || s.AbortStatus > abortPending || int(s.Threshold) > f.cfg.Depth:
+		return fmt.Errorf("vector %d, abort status %d, threshold %d", s.Vector, s.AbortStatus, s.Threshold)
+	case q.Done > q.Total || q.Length > mask+1 || q.Segment > q.Length || q.Size > maxLength || q.Offset > q.Size:
 		return fmt.Errorf("a request that is further than it goes")
 	}
 	return nil
