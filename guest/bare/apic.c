@@ -6,6 +6,8 @@
 #include "bare.h"
 
 #define TIMEOUT_NS	3000000000ul	/* the timer's clock has 1 GHz */
+#define SLEEP_SHORT	2000
+#define SLEEP_LONG	1000000
 
 u32 bare_apic_read(u32 reg)
 {
@@ -88,20 +90,62 @@ void bare_doze(volatile u32 *count, u32 want)
 		bare_idle();
 }
 
+/* A KVM has a one-shot timer that has run out expire anew with another divider. */
+static void bare_start_timer(u64 ns)
+{
+	bare_apic_write(APIC_TIMER_INITIAL, 0);
+	bare_apic_write(APIC_TIMER_DIVIDE, APIC_DIVIDE_16);
+	bare_apic_write(APIC_LVT_TIMER, VECTOR_TIMEOUT);
+	bare_apic_write(APIC_TIMER_INITIAL, ns / 16);
+}
+
+static void bare_stop_timer(void)
+{
+	bare_apic_write(APIC_TIMER_INITIAL, 0);
+	bare_apic_write(APIC_LVT_TIMER, APIC_LVT_MASKED);
+}
+
 /* The same, by the timer for a bounded time; false: it did not come. */
 bool bare_wait(volatile u32 *count, u32 want)
 {
 	volatile u32 *timeouts = &bare_this_cpu()->taken[VECTOR_TIMEOUT];
 	u32 before = *timeouts;
 
-	bare_apic_write(APIC_LVT_TIMER, VECTOR_TIMEOUT);
-	bare_apic_write(APIC_TIMER_DIVIDE, APIC_DIVIDE_16);
-	bare_apic_write(APIC_TIMER_INITIAL, TIMEOUT_NS / 16);
+	bare_start_timer(TIMEOUT_NS);
 	while (!bare_reached(count, want) && *timeouts == before)
 		bare_idle();
-	bare_apic_write(APIC_TIMER_INITIAL, 0);
-	bare_apic_write(APIC_LVT_TIMER, APIC_LVT_MASKED);
+	bare_stop_timer();
 	return bare_reached(count, want);
+}
+
+/* Halts for a while. */
+void bare_sleep(u32 ns)
+{
+	volatile u32 *timeouts = &bare_this_cpu()->taken[VECTOR_TIMEOUT];
+
+	bare_start_timer(ns);
+	bare_doze(timeouts, *timeouts + 1);
+	bare_stop_timer();
+}
+
+/*
+ * Waits for a bounded time until something holds that no interrupt tells of. On
+ * one engine its time costs instructions, on another one a look costs time.
+ */
+bool bare_until(bool (*holds)(const void *what), const void *what)
+{
+	u64 passed = 0;
+	u32 ns = SLEEP_SHORT;
+
+	while (!holds(what)) {
+		if (passed >= TIMEOUT_NS)
+			return false;
+		bare_sleep(ns);
+		passed += ns;
+		if (ns < SLEEP_LONG)
+			ns *= 2;
+	}
+	return true;
 }
 
 /* The order in which interrupts came and went: a vector, or its negative. */

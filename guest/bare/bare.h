@@ -112,6 +112,18 @@ void bare_map(u32 page, u64 physical, u64 flags);
 u64 *bare_entry(u32 page);
 u64 *bare_directory(void);
 u64 bare_frame_of(u32 n);
+u64 bare_map_device(u64 physical);
+
+/* pci.c: configuration space, by bus, device and function number. */
+#define BARE_NO_FUNCTION	0xffffffff
+
+u32 bare_config_read(u32 function, u32 reg);
+void bare_config_write(u32 function, u32 reg, u32 v);
+u32 bare_find_function(u32 id);
+u32 bare_find_capability(u32 function, u8 id);
+u64 bare_read_bar(u32 function, u32 n);
+void bare_write_bar(u32 function, u32 n, u64 base);
+u64 bare_bar_size(u32 function, u32 n);
 
 /* apic.c */
 void bare_init_apic(void);
@@ -125,6 +137,8 @@ void bare_let_in(void);
 void bare_pass(void);
 void bare_doze(volatile u32 *count, u32 want);
 bool bare_wait(volatile u32 *count, u32 want);
+void bare_sleep(u32 ns);
+bool bare_until(bool (*holds)(const void *what), const void *what);
 
 bool bare_read_msr(u64 index);
 
@@ -140,6 +154,7 @@ bool bare_have_done(void (*order)(void));
 /* ioapic.c: the second UART as a device that interrupts. */
 u32 bare_ioapic_read(u32 reg);
 void bare_ioapic_write(u32 reg, u32 v);
+void bare_route_input(u32 input, u32 apic_id, u32 low);
 void bare_route(u32 apic_id, u32 low);
 void bare_raise(void);
 void bare_lower(void);
@@ -162,6 +177,8 @@ void bare_test_timer(void);
 void bare_test_ioapic(void);
 void bare_test_smp(void);
 void bare_test_x2apic(void);
+void bare_test_edu(void);
+void bare_test_fifo(void);
 
 /* start.S */
 extern char bare_gates[];
@@ -276,6 +293,39 @@ enum { DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS = 10, NP, SS, GP, PF, MF = 16, AC
 #define ICR_SELF	(1 << 18)
 #define ICR_ALL		(2 << 18)
 #define ICR_OTHERS	(3 << 18)
+
+/* Entries of the I/O APIC (82093AA data sheet, 3.2.4). */
+#define ENTRY_LEVEL	(1 << 15)
+#define ENTRY_MASKED	(1 << 16)
+
+/* PCI configuration space (PCI Local Bus 3.0, 6.1 and 6.2) and capabilities. */
+#define PCI_COMMAND	0x04
+#define PCI_CLASS	0x08
+#define PCI_HEADER	0x0c
+#define PCI_BAR(n)	(0x10 + 4 * (n))
+#define PCI_CAPABILITIES	0x34
+#define PCI_LINE	0x3c
+
+#define PCI_COMMAND_IO		(1 << 0)
+#define PCI_COMMAND_MEMORY	(1 << 1)
+#define PCI_COMMAND_MASTER	(1 << 2)
+#define PCI_COMMAND_NO_INTX	(1 << 10)
+#define PCI_STATUS_INTX		(1 << 19)
+
+#define PCI_CAP_POWER	0x01
+#define PCI_CAP_MSI	0x05
+#define PCI_CAP_MSIX	0x11
+#define PCI_CAP_EXPRESS	0x10
+
+static inline u32 bare_read_device(u64 address)
+{
+	return *(volatile u32 *)address;
+}
+
+static inline void bare_write_device(u64 address, u32 v)
+{
+	*(volatile u32 *)address = v;
+}
 
 static inline u8 bare_inb(u16 port)
 {

@@ -9,8 +9,6 @@
 #define REG_VERSION	1
 #define REG_ENTRY(n)	(0x10 + 2 * (n))
 #define ENTRY_REMOTE	(1 << 14)
-#define ENTRY_LEVEL	(1 << 15)
-#define ENTRY_MASKED	(1 << 16)
 
 #define UART_IER	(BARE_UART + 1)
 #define UART_IIR	(BARE_UART + 2)
@@ -42,12 +40,18 @@ static u32 bare_entry_low(void)
 	return bare_ioapic_read(REG_ENTRY(BARE_UART_IRQ));
 }
 
-/* Sends the UART's interrupts to a CPU. */
+/* Sends an input's interrupts to a CPU. */
+void bare_route_input(u32 input, u32 apic_id, u32 low)
+{
+	bare_ioapic_write(REG_ENTRY(input), ENTRY_MASKED);
+	bare_ioapic_write(REG_ENTRY(input) + 1, apic_id << 24);
+	bare_ioapic_write(REG_ENTRY(input), low);
+}
+
+/* The UART's. */
 void bare_route(u32 apic_id, u32 low)
 {
-	bare_ioapic_write(REG_ENTRY(BARE_UART_IRQ), ENTRY_MASKED);
-	bare_ioapic_write(REG_ENTRY(BARE_UART_IRQ) + 1, apic_id << 24);
-	bare_ioapic_write(REG_ENTRY(BARE_UART_IRQ), low);
+	bare_route_input(BARE_UART_IRQ, apic_id, low);
 }
 
 void bare_raise(void)

@@ -34,6 +34,7 @@
 #define BARE_PAGE	4096
 #define BARE_LARGE	0x200000
 #define BARE_ABSENT	(BARE_WINDOW + 2 * BARE_LARGE)
+#define BARE_DEVICE	(BARE_WINDOW + 3 * BARE_LARGE)	/* see bare_map_device */
 #define BARE_NONCANONICAL	0x800000000000
 
 /* Physical addresses. */

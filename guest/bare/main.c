@@ -31,5 +31,7 @@ void bare_main(void)
 	bare_test_ioapic();
 	bare_test_smp();
 	bare_test_x2apic();
+	bare_test_edu();
+	bare_test_fifo();
 	bare_end();
 }

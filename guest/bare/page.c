@@ -80,3 +80,17 @@ u64 bare_frame_of(u32 n)
 {
 	return (u64)frames[n];
 }
+
+/*
+ * Gives where to reach a device's memory, one device's at a time: as it is, or,
+ * beyond what is mapped onto itself, in the window.
+ */
+u64 bare_map_device(u64 physical)
+{
+	if (physical >> 30 < GIB)
+		return physical;
+	window_directory[(BARE_DEVICE - BARE_WINDOW) / BARE_LARGE] =
+		(physical & -(u64)BARE_LARGE) | PTE_PS | PTE_PCD | PTE_W | PTE_P | PTE_NX;
+	bare_invlpg(BARE_DEVICE);
+	return BARE_DEVICE + physical % BARE_LARGE;
+}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"fifovm/device/edu"
+	"fifovm/device/fifo"
 	"fifovm/vmm/boot"
 	"fifovm/vmm/kvm"
 )
@@ -125,12 +127,24 @@ func buildBare(t *testing.T) []byte {
 	return b
 }
 
+// bareDevices are those that the program expects: the FIFO with two channels,
+// and the educational device.
+func bareDevices(t *testing.T) []Device {
+	t.Helper()
+	f, err := fifo.New(fifo.Config{Channels: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []Device{{Name: "fifo", Model: f}, {Name: "edu", Model: edu.New(edu.Config{})}}
+}
+
 // runBare gives what the program prints on a fresh machine until it powers the
 // machine off, and the checks that it left out, which it says on ttyS1.
 func runBare(t *testing.T, cfg Config, k *boot.Kernel) (transcript, left string) {
 	t.Helper()
 	var ports [2]bytes.Buffer
 	cfg.CPUs, cfg.Memory, cfg.Serial = bareCPUs, testMemory, [2]io.Writer{&ports[0], &ports[1]}
+	cfg.Devices = bareDevices(t)
 	m, err := New(cfg)
 	if errors.Is(err, kvm.ErrUnavailable) {
 		t.Skip(err)
