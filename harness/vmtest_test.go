@@ -248,7 +248,7 @@ func TestVMTestEngine(t *testing.T) {
 		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
 	)
 	guest := func(engine, kernel string) string {
-		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio --append a word\n"
+		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio --device edu --device fifo --append a word\n"
 	}
 	for _, tt := range []struct {
 		name   string
