@@ -255,8 +255,10 @@ static void bare_test_widths(void)
 	bare_check("no error so far", bare_fifo_read(FIFO_ERROR_CAUSE), 0);
 	bare_check("2 bytes of a register read as 0", *(volatile u16 *)(at + FIFO_ID), 0);
 	bare_check("and are an error", bare_fifo_read(FIFO_ERROR_CAUSE), ERROR_ACCESS);
+	bare_fifo_write(FIFO_ERROR_CAUSE, ~ERROR_ACCESS);
+	bare_check("which no other bit clears", bare_fifo_read(FIFO_ERROR_CAUSE), ERROR_ACCESS);
 	bare_fifo_write(FIFO_ERROR_CAUSE, ERROR_ACCESS);
-	bare_check("which a 1 clears", bare_fifo_read(FIFO_ERROR_CAUSE), 0);
+	bare_check("but its own does", bare_fifo_read(FIFO_ERROR_CAUSE), 0);
 	at[FIFO_SCRATCH] = 1;
 	bare_check("1 byte written is an error as well", bare_fifo_read(FIFO_ERROR_CAUSE), ERROR_ACCESS);
 	bare_check("and lost", bare_fifo_read(FIFO_SCRATCH), 0);
