@@ -37,9 +37,12 @@ void bare_fifo_write(u32 reg, u32 v)
 	bare_write_device(registers + reg, v);
 }
 
+/* The low half first: reading it may hold the high one. */
 u64 bare_fifo_read64(u32 reg)
 {
-	return bare_fifo_read(reg) | (u64)bare_fifo_read(reg + 4) << 32;
+	u32 low = bare_fifo_read(reg);
+
+	return low | (u64)bare_fifo_read(reg + 4) << 32;
 }
 
 static void bare_fifo_write64(u32 reg, u64 v)
