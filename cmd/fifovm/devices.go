@@ -208,6 +208,11 @@ func (b *bench) open() error {
 		case p.Empty():
 			return fmt.Errorf("%s: there is no fault in it", what)
 		}
+		for _, name := range p.Devices() {
+			if len(b.devices) > 0 && !b.devices.has(name) {
+				return fmt.Errorf("%s: there is no device %q: there is %s", what, name, b.devices.names())
+			}
+		}
 		texts = append(texts, text)
 	}
 	b.plan = strings.Join(texts, "\n")
@@ -224,6 +229,19 @@ func (b *bench) open() error {
 		return fmt.Errorf("--trace: %w", err)
 	}
 	return f.Close()
+}
+
+// has and names are about the names of the devices.
+func (a attachments) has(name string) bool {
+	return slices.ContainsFunc(a, func(d attachment) bool { return d.name == name })
+}
+
+func (a attachments) names() string {
+	var all []string
+	for _, d := range a {
+		all = append(all, d.name)
+	}
+	return strings.Join(all, " and ")
 }
 
 // make gives the devices for a machine.

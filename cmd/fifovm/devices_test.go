@@ -91,6 +91,7 @@ func TestDeviceFlagErrors(t *testing.T) {
 	}{
 		{[]string{"--device", "edux"}, []string{`there is no device "edux"`}},
 		{[]string{"--fault", "irq:drop"}, []string{"--fault: there is no device to break"}},
+		{[]string{"--device", "edu", "--fault", "edu/irq:drop"}, []string{`--fault: there is no device "edu": there is edu0`}},
 		{[]string{"--trace", "x"}, []string{"--trace: there is no device to trace"}},
 		{[]string{"--device", "edu", "--fault", " # nothing"}, []string{"--fault: there is no fault in it"}},
 		{[]string{"--device", "edu", "--fault", "@/nowhere/plan"}, []string{"--fault: open /nowhere/plan"}},

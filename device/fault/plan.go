@@ -48,6 +48,17 @@ func (p *Plan) String() string {
 // Empty is whether the plan has no faults.
 func (p *Plan) Empty() bool { return len(p.faults) == 0 }
 
+// Devices are the names of devices that faults of the plan are for.
+func (p *Plan) Devices() []string {
+	var names []string
+	for _, f := range p.faults {
+		if f.device != "" && !slices.Contains(names, f.device) {
+			names = append(names, f.device)
+		}
+	}
+	return names
+}
+
 // Fired counts, for each fault of the plan, cleared ones too.
 func (p *Plan) Fired() []Count {
 	counts := make([]Count, len(p.faults))
