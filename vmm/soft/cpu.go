@@ -42,7 +42,6 @@ type cpu struct {
 	cpl     uint8
 	aligned bool // alignment is checked
 	mode    mode
-	halted  bool // Activity is not Running
 	irq     bool // the local APIC has an interrupt to offer
 
 	engine *Engine

@@ -803,10 +803,7 @@ func (d *decoder) group1(opcode uint8) {
 func (d *decoder) shift() {
 	o := d.o
 	o.cond = d.sub()
-	count := uint8(o.imm) & 0x1f
-	if o.size == 8 {
-		count = uint8(o.imm) & 0x3f
-	}
+	count := o.shiftCount(uint(o.imm))
 	o.fn = opShiftImm
 	if !d.mem() && count != 0 && o.size >= 4 {
 		if f := shiftRI[o.cond][d.si()-2]; f != nil {
@@ -1049,9 +1046,7 @@ func (d *decoder) two() {
 	case 0xaf:
 		d.readModRM()
 		switch {
-		case d.mem():
-			o.fn = opImulMem
-		case o.size == 8:
+		case o.size == 8 && !d.mem():
 			o.fn = opImul64
 		default:
 			o.fn = opImul2

@@ -407,13 +407,17 @@ func sar64(c *cpu, o *op) {
 func opShiftImm(c *cpu, o *op) { c.shift(o, uint(o.imm)) }
 func opShiftCL(c *cpu, o *op)  { c.shift(o, uint(c.r[x86.RCX]&0xff)) }
 
+// shiftCount is what counts of a shift's count.
+func (o *op) shiftCount(count uint) uint {
+	if o.size == 8 {
+		return count & 63
+	}
+	return count & 31
+}
+
 // shift is every shift and rotation, by the extension in op.cond.
 func (c *cpu) shift(o *op, count uint) {
-	if o.size == 8 {
-		count &= 63
-	} else {
-		count &= 31
-	}
+	count = o.shiftCount(count)
 	v := c.modifyRM(o)
 	if count == 0 {
 		c.writeRM(o, v) // the upper half of a 32-bit register is cleared even so
@@ -479,11 +483,7 @@ func opDoubleShiftCL(c *cpu, o *op)  { c.doubleShift(o, uint(c.r[x86.RCX]&0xff))
 
 // doubleShift is SHLD and SHRD.
 func (c *cpu) doubleShift(o *op, count uint) {
-	if o.size == 8 {
-		count &= 63
-	} else {
-		count &= 31
-	}
+	count = o.shiftCount(count)
 	v := c.modifyRM(o)
 	if count == 0 {
 		c.writeRM(o, v)
@@ -526,8 +526,7 @@ func opImul64(c *cpu, o *op) {
 func opImul2(c *cpu, o *op) {
 	c.setReg(o.reg, o.size, c.imul(c.reg(o.reg, o.size), c.readRM(o), o.size))
 }
-func opImulMem(c *cpu, o *op) { opImul2(c, o) }
-func opImul3(c *cpu, o *op)   { c.setReg(o.reg, o.size, c.imul(c.readRM(o), o.imm, o.size)) }
+func opImul3(c *cpu, o *op) { c.setReg(o.reg, o.size, c.imul(c.readRM(o), o.imm, o.size)) }
 
 // imul gives the low half of a signed product, and sets the flags.
 func (c *cpu) imul(a, b uint64, size uint8) uint64 {

@@ -82,7 +82,7 @@ func (c *cpu) nmi() {
 }
 
 func (c *cpu) external(vector uint8) {
-	c.activity, c.halted = x86.Running, false
+	c.activity = x86.Running
 	e := event{vector: vector, ext: codeEXT, rip: c.r[slotRIP], flags: c.rflags()}
 	if c.try(&e) == tryFault {
 		c.deliver(c.fault)

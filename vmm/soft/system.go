@@ -190,7 +190,7 @@ func opMovToDR(c *cpu, o *op) {
 
 func opHlt(c *cpu, _ *op) {
 	c.needCPL0()
-	c.activity, c.halted = x86.Halted, true
+	c.activity = x86.Halted
 	c.attend()
 }
 
@@ -586,9 +586,9 @@ func (c *cpu) initReset() {
 	c.irq = false
 	// The bootstrap processor begins anew, the others wait to be started (SDM
 	// volume 3, 8.4.2).
-	c.activity, c.halted = x86.WaitSIPI, true
+	c.activity = x86.WaitSIPI
 	if c.apic.Base()&apicBaseBSP != 0 {
-		c.activity, c.halted = x86.Running, false
+		c.activity = x86.Running
 	}
 	c.updateMode()
 	c.updatePrivilege()
@@ -605,5 +605,5 @@ func (c *cpu) sipi(vector uint8) {
 	}
 	c.setRealCS(uint16(vector) << 8)
 	c.r[slotRIP] = 0
-	c.activity, c.halted = x86.Running, false
+	c.activity = x86.Running
 }
