@@ -35,6 +35,7 @@ type Boundary struct {
 	// waits until they are over.
 	depth     int
 	resetting bool
+	resets    uint64 // made since the start, for event to see one
 	resetDue  bool
 	removeDue bool
 }
@@ -402,11 +403,13 @@ func (b *Boundary) Event(kind uint32, payload uint64) {
 func (b *Boundary) event(kind uint32, payload uint64) {
 	c := b.crossing(ClassEvent)
 	c.Addr, c.Data = uint64(kind), payload
+	resets := b.resets
 	e := b.decide(&c)
 	b.record(c)
 	now := b.host.Now()
 	switch {
 	case b.s.Removed, e.Action == ActDrop, b.s.Stall == Never:
+	case b.resets != resets: // a device that has reset itself at this point has forgotten the event
 	case e.Action == ActDelay || b.s.Stall > now || len(b.s.Queue) > 0:
 		b.enqueue(Queued{When: max(now+e.Delay, b.s.Stall), Class: ClassEvent, Kind: kind, Payload: payload, Fault: e.Fault})
 	default:
@@ -438,6 +441,7 @@ func (b *Boundary) Reset() {
 
 func (b *Boundary) reset() {
 	b.resetDue, b.resetting = false, true
+	b.resets++
 	b.silence()
 	b.depth++
 	b.model.Reset()

@@ -221,3 +221,20 @@ func TestModels(t *testing.T) {
 		}
 	}
 }
+
+// A device that resets itself when an event is to come does not get the event:
+// edu would compute a factorial that nobody has asked it for.
+func TestResetOnEvent(t *testing.T) {
+	plan, err := Parse("device:reset@1 on event")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := device.NewBoundary("edu0", edu.New(edu.Config{}))
+	h := devicetest.New(b, 0)
+	b.Inject(plan)
+	h.Write32(0, 0x08, 5)
+	h.Run()
+	if v, left := h.Read32(0, 0x08), plan.Unfired(); v != 0 || len(left) != 0 {
+		t.Errorf("the factorial register has %d, never fired: %q", v, left)
+	}
+}
