@@ -387,6 +387,9 @@ func (r *ring) fetch() bool {
 			s.Request = q
 			return r.stop(statusDescriptor, at)
 		}
+		if q.Length == 0 {
+			q.Addr, q.Size = r.descAddr(), r.descLength()
+		}
 		q.Length++
 		q.Total += uint64(r.descLength())
 		q.Urgent = q.Urgent || r.descFlags()&descInterrupt != 0
