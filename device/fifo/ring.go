@@ -527,6 +527,14 @@ func (r *ring) halt(reason, index uint32) bool {
 	return false
 }
 
+// haltCompletion is that of a completion that could not be written.
+func (r *ring) haltCompletion() bool {
+	r.s.ErrorAddr = r.compAddr()
+	return r.halt(statusCompletion, r.s.CompTail)
+}
+
+func (r *ring) compAddr() uint64 { return r.s.Comp + uint64(r.s.CompTail)*compSize }
+
 func (r *ring) compFull() bool { return (r.s.CompTail+1)&r.compMask() == r.s.CompHead }
 
 // noRoom has the ring wait for room in the completion ring. What the driver has
@@ -554,7 +562,7 @@ func (r *ring) complete(status uint32) bool {
 		r.channel.s.TXRequests++
 	}
 	if !r.post(status) {
-		return r.halt(statusCompletion, s.CompTail)
+		return r.haltCompletion()
 	}
 	s.Request = Request{}
 	if status == statusDrained {
@@ -580,7 +588,7 @@ func (r *ring) postFor(cookie, done, residual uint64, status uint32) bool {
 	le.PutUint16(r.comp[24:], uint16(status))
 	le.PutUint16(r.comp[26:], uint16(s.Head))
 	le.PutUint32(r.comp[28:], s.Phase)
-	if err := r.fifo.host.DMAWrite(s.Comp+uint64(s.CompTail)*compSize, r.comp[:]); err != nil {
+	if err := r.fifo.host.DMAWrite(r.compAddr(), r.comp[:]); err != nil {
 		return false
 	}
 	if s.CompTail = (s.CompTail + 1) & r.compMask(); s.CompTail == 0 {
@@ -659,7 +667,7 @@ func (r *ring) abort() {
 	}
 	s.AbortStatus = abortDone
 	if !r.postFor(cookie, 0, length, statusAborted) {
-		r.halt(statusCompletion, s.CompTail)
+		r.haltCompletion()
 		return
 	}
 	s.Aborted[start/64] |= 1 << (start % 64)
