@@ -375,7 +375,7 @@ func (r *ring) fetch() bool {
 	q := Request{Valid: true}
 	for at := s.Head; ; {
 		if err := r.descriptor(at); err != nil {
-			if q.Length > 0 { // without a cookie there is nothing to complete
+			if q.Length > 0 && !aborted { // else there is nothing to complete
 				s.Request = q
 			}
 			return r.stopDMA(err, at)
