@@ -24,7 +24,7 @@ PACKAGES := gcc libc6-dev make \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -97,6 +97,9 @@ fuzz: deps ## each fuzz test for FUZZTIME
 bench-boot: fifovm image ## boot to power-off on engine soft, beside QEMU's emulation
 	@$(MAKE) --no-print-directory kernel KERNEL=6.12
 	@go run ./harness/bootbench -engine soft -kernel $(B)/kernel/6.12/vmlinux
+
+bench-device: deps ## the FIFO's model alone, beside a plain copy
+	@go run ./device/fifo/bench
 
 bench-kvm: fifovm image ## boot to power-off on KVM, beside QEMU's; in the lab where this host's can't
 	@kernel-config/build kvmguest
