@@ -24,7 +24,7 @@ PACKAGES := gcc libc6-dev make \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit bench-device cross clean
+.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -107,9 +107,6 @@ bench-kvm: fifovm image ## boot to power-off on KVM, beside QEMU's; in the lab w
 
 bench-exit: deps ## exits beside a C loop's, on this host's KVM
 	@go run ./vmm/kvm/exitbench
-
-bench-device: deps ## data through the FIFO model, without a guest, beside a plain copy
-	@go run ./device/fifo/bench
 
 clean: ## remove all that was built
 	rm -rf $(B)
