@@ -433,7 +433,8 @@ func (r *ring) move() (n int64, ok bool) {
 			if err := r.descriptor(at); err != nil {
 				return n, r.stopDMA(err, at)
 			}
-			if !r.descriptorGood() { // the guest has changed it meanwhile
+			// What was good may have changed meanwhile, and so may what was the last.
+			if q.Segment == q.Length || !r.descriptorGood() {
 				return n, r.stop(statusDescriptor, at)
 			}
 			q.Addr, q.Size = r.descAddr(), r.descLength()
