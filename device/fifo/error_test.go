@@ -111,6 +111,20 @@ func TestErrors(t *testing.T) {
 			g.post(r, 5, 0, ok, ok)
 			return want{completion: completion{cookie: 5, done: uint64(ok.n), residual: uint64(ok.n)}, index: 4}
 		}},
+		{"2 DESCRIPTOR", "made shorter before its turn", false, func(g *rig, r int, ok piece) want {
+			at := g.rings[r].base + 4*descSize
+			n := 0
+			g.FailDMA = func(op string, addr uint64, size int) error {
+				if addr == at {
+					if n++; n == 2 {
+						g.RAM[at+8]--
+					}
+				}
+				return nil
+			}
+			g.post(r, 5, 0, ok, ok)
+			return want{completion: completion{cookie: 5, done: 2*uint64(ok.n) - 1, residual: 1}, index: 5}
+		}},
 		{"6 COMPLETION", "bus error", false, func(g *rig, r int, ok piece) want {
 			at := g.rings[r].comp + 3*compSize
 			g.failing(1, func(op string, addr uint64, _ int) bool { return addr == at })
