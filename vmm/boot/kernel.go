@@ -32,6 +32,7 @@ const maxBzImage = 256 << 20
 // change, so it can be loaded many times.
 type Kernel struct {
 	name       string    // the file, for errors; "kernel" where there is none
+	path       string    // the file, for its symbols; empty where there is none
 	segments   []segment // at least one
 	base, end  uint64    // guest-physical range that the segments span, unless moved
 	entry      uint64    // guest-physical, inside of the range
@@ -58,7 +59,7 @@ func Open(path string) (*Kernel, error) {
 		}
 		return nil, fmt.Errorf("boot: %s: %w", path, err)
 	}
-	k.name = path
+	k.name, k.path = path, path
 	return k, nil
 }
 

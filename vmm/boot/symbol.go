@@ -10,7 +10,7 @@ import (
 // or none for that address. The kernel must be where it was linked for: without
 // address space randomization.
 func (k *Kernel) Symbol(addr uint64) string {
-	f, err := elf.Open(k.name)
+	f, err := elf.Open(k.path)
 	if err != nil {
 		return ""
 	}

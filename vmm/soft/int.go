@@ -1030,7 +1030,7 @@ func opPopMem(c *cpu, o *op) {
 
 func opPusha(c *cpu, o *op) {
 	sp := c.r[x86.RSP]
-	c.probeStack(8 * uint64(o.size))
+	c.probeStack(8 * o.size)
 	for n := range uint8(8) {
 		v := c.reg(n, o.size)
 		if n == x86.RSP {
@@ -1062,12 +1062,8 @@ func opPopa(c *cpu, o *op) {
 }
 
 // probeStack finds out whether n bytes can be pushed.
-func (c *cpu) probeStack(n uint64) {
-	at := c.r[x86.RSP] - n
-	if w := c.stackWidth(); w < 8 {
-		at = c.r[slotSS] + at&sizeMask(w)
-	}
-	c.probeWrite(at, n)
+func (c *cpu) probeStack(n uint8) {
+	c.probeWrite(c.stackAddress(c.r[x86.RSP]-uint64(n), n), uint64(n))
 }
 
 func opEnter(c *cpu, o *op) {
@@ -1085,21 +1081,13 @@ func opEnter(c *cpu, o *op) {
 	if level > 0 {
 		for range level - 1 {
 			c.setReg(x86.RBP, c.stackWidth(), c.r[x86.RBP]-uint64(o.size))
-			at := c.r[x86.RBP]
-			if w := c.stackWidth(); w < 8 {
-				at = c.r[slotSS] + at&sizeMask(w)
-			}
-			c.push(c.load(at, o.size), o.size)
+			c.push(c.load(c.stackAddress(c.r[x86.RBP], o.size), o.size), o.size)
 		}
 		c.push(frame, o.size)
 	}
 	c.setSP(c.r[x86.RSP] - o.imm)
 	// The processor finds out whether the new frame can be written to.
-	at := c.r[x86.RSP]
-	if w := c.stackWidth(); w < 8 {
-		at = c.r[slotSS] + at&sizeMask(w)
-	}
-	c.probeWrite(at, uint64(o.size))
+	c.probeWrite(c.stackAddress(c.r[x86.RSP], o.size), uint64(o.size))
 	done = true
 	c.r[x86.RBP] = bp
 	c.setReg(x86.RBP, o.size, frame)
