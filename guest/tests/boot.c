@@ -33,6 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "ktap.h"
 
 #define NSEC	1000000000LL
@@ -46,42 +47,11 @@ static long long now(clockid_t clock)
 	return ts.tv_sec * NSEC + ts.tv_nsec;
 }
 
-/* Reads a small file of proc or sysfs; returns its length or -1. */
-static ssize_t slurp(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t len = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return -1;
-	while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	buf[len] = 0;
-	return len;
-}
-
-/* The number behind "name=" on the kernel's command line, or -1. */
-static long parameter(const char *name)
-{
-	char buf[4096];
-	size_t len = strlen(name);
-
-	if (slurp("/proc/cmdline", buf, sizeof(buf)) < 0)
-		return -1;
-	for (char *w = strtok(buf, " \n"); w; w = strtok(NULL, " \n")) {
-		if (!strncmp(w, name, len) && w[len] == '=')
-			return strtol(w + len + 1, NULL, 10);
-	}
-	return -1;
-}
-
 /* The machine. */
 
 static int cpus(void)
 {
-	long want = parameter("fifovm.cpus");
+	long want = kernel_number("fifovm.cpus", -1);
 	long got = sysconf(_SC_NPROCESSORS_ONLN);
 
 	if (want < 0)
@@ -93,7 +63,7 @@ static int cpus(void)
 
 static int memory(void)
 {
-	long want = parameter("fifovm.memory"), total, lost;
+	long want = kernel_number("fifovm.memory", -1), total, lost;
 	char buf[4096], *p;
 
 	if (slurp("/proc/meminfo", buf, sizeof(buf)) < 0 || !(p = strstr(buf, "MemTotal:")))

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "ktap.h"
 
 #define DEVICES	"/sys/bus/pci/devices"
@@ -111,53 +112,28 @@ static struct function *const functions[] = { &edu, &fifo };
 
 /* Files. */
 
-static ssize_t slurp(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	size_t len = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return -1;
-	while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	buf[len] = 0;
-	return len;
-}
-
 /* Writes text to a file of the function, or of sysfs where it is NULL. */
-static int spit(const struct function *f, const char *name, const char *text)
+static int set(const struct function *f, const char *name, const char *text)
 {
 	char path[128];
-	ssize_t n;
-	int fd;
 
 	if (f)
 		snprintf(path, sizeof(path), DEVICES "/%s/%s", f->address, name);
 	else
 		snprintf(path, sizeof(path), "%s", name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0) {
-		ktap_diag("%s: %s", path, strerror(errno));
-		return -1;
-	}
-	n = write(fd, text, strlen(text));
-	if (n < 0)
-		ktap_diag("%s: writing %s: %s", path, text, strerror(errno));
-	close(fd);
-	return n < 0 ? -1 : 0;
+	if (!spit(path, text))
+		return 0;
+	ktap_diag("%s: writing %s: %s", path, text, strerror(errno));
+	return -1;
 }
 
 /* The number in a file of the function, or -1. */
 static long long attribute(const struct function *f, const char *name)
 {
-	char path[128], buf[64];
+	char path[128];
 
 	snprintf(path, sizeof(path), DEVICES "/%s/%s", f->address, name);
-	if (slurp(path, buf, sizeof(buf)) <= 0)
-		return -1;
-	return strtoll(buf, NULL, 0);
+	return slurp_number(path, -1);
 }
 
 /* Finds the function's address. */
@@ -408,13 +384,13 @@ static int pin_of(struct function *f)
 		return ktap_fail("%s: at %s", f->name, f->address);
 	if (pin != 1)
 		return ktap_fail("%s: interrupt pin %u, not A", f->name, pin);
-	if (spit(f, "enable", "1"))
+	if (set(f, "enable", "1"))
 		return KTAP_FAIL;
 	/* The kernel's number is its own; behind it stands the input. */
 	irq = attribute(f, "irq");
 	snprintf(path, sizeof(path), "/sys/kernel/irq/%lld/hwirq", irq);
 	slurp(path, buf, sizeof(buf));
-	if (spit(f, "enable", "0"))
+	if (set(f, "enable", "0"))
 		return KTAP_FAIL;
 	if (strtoul(buf, NULL, 10) != 16 + slot % 4)
 		return ktap_fail("%s: interrupt %lld is input %s, not %u", f->name, irq, buf, 16 + slot % 4);
@@ -475,7 +451,7 @@ static int edu_works(void)
 
 	if (!edu.expected)
 		return ktap_skip("no edu");
-	if (!edu.address[0] || spit(&edu, "enable", "1"))
+	if (!edu.address[0] || set(&edu, "enable", "1"))
 		return KTAP_FAIL;
 	if (!bar_map(&edu, 0, &b))
 		return KTAP_FAIL;
@@ -495,7 +471,7 @@ static int edu_works(void)
 					   read32(&b, EDU_FACTORIAL), t[i].factorial, polls);
 	}
 	bar_unmap(&b);
-	if (spit(&edu, "enable", "0"))
+	if (set(&edu, "enable", "0"))
 		return KTAP_FAIL;
 	return result;
 }
@@ -536,7 +512,7 @@ static int edu_msi(void)
 	/* The reset takes the message back, which nobody waits for. */
 	config_write(&edu, COMMAND, 2, command);
 	bar_unmap(&b);
-	if (spit(&edu, "reset", "1"))
+	if (set(&edu, "reset", "1"))
 		return KTAP_FAIL;
 	if (before || after != 1)
 		return ktap_fail("pending bits %#x, then %#x", before, after);
@@ -554,15 +530,15 @@ static int edu_reset(void)
 
 	if (!edu.expected)
 		return ktap_skip("no edu");
-	if (spit(&edu, "enable", "1") || !bar_map(&edu, 0, &b))
+	if (set(&edu, "enable", "1") || !bar_map(&edu, 0, &b))
 		return KTAP_FAIL;
 	write32(&b, EDU_LIVENESS, 1);
 	before = read32(&b, EDU_LIVENESS);
-	if (spit(&edu, "reset", "1"))
+	if (set(&edu, "reset", "1"))
 		return KTAP_FAIL;
 	after = read32(&b, EDU_LIVENESS);
 	bar_unmap(&b);
-	if (spit(&edu, "enable", "0"))
+	if (set(&edu, "enable", "0"))
 		return KTAP_FAIL;
 	if (before != ~1u || after != 0)
 		return ktap_fail("liveness %#x before, %#x after", before, after);
@@ -576,7 +552,7 @@ static int fifo_works(void)
 
 	if (!fifo.expected)
 		return ktap_skip("no fifo");
-	if (!fifo.address[0] || spit(&fifo, "enable", "1") || !bar_map(&fifo, 0, &b))
+	if (!fifo.address[0] || set(&fifo, "enable", "1") || !bar_map(&fifo, 0, &b))
 		return KTAP_FAIL;
 	if (read32(&b, FIFO_ID) != 0x4f464946 || read32(&b, FIFO_VERSION) >> 16 != 1)
 		result = ktap_fail("identification %#x, version %#x", read32(&b, FIFO_ID), read32(&b, FIFO_VERSION));
@@ -584,7 +560,7 @@ static int fifo_works(void)
 	if (read32(&b, FIFO_SCRATCH) != 0x12345678)
 		result = ktap_fail("the scratch register has %#x", read32(&b, FIFO_SCRATCH));
 	bar_unmap(&b);
-	if (spit(&fifo, "reset", "1") || spit(&fifo, "enable", "0"))
+	if (set(&fifo, "reset", "1") || set(&fifo, "enable", "0"))
 		return KTAP_FAIL;
 	return result;
 }
@@ -636,7 +612,7 @@ static int fifo_msix(void)
 	config_write(&fifo, COMMAND, 2, command);
 	bar_unmap(&b);
 	bar_unmap(&t);
-	if (spit(&fifo, "reset", "1"))
+	if (set(&fifo, "reset", "1"))
 		return KTAP_FAIL;
 	/* The error's vector, and the ring's own. */
 	if (masked != MSIX_MASKED || unmasked || before || after != 3)
@@ -649,11 +625,11 @@ static int fifo_msix(void)
 /* The kernel lets the function go and finds it again, and it works. */
 static int replug_of(struct function *f)
 {
-	if (spit(f, "remove", "1"))
+	if (set(f, "remove", "1"))
 		return KTAP_FAIL;
 	if (attribute(f, "vendor") >= 0)
 		return ktap_fail("%s: still there", f->name);
-	if (spit(NULL, "/sys/bus/pci/rescan", "1"))
+	if (set(NULL, "/sys/bus/pci/rescan", "1"))
 		return KTAP_FAIL;
 	if (attribute(f, "vendor") < 0)
 		return ktap_fail("%s: not found again at %s", f->name, f->address);
@@ -670,19 +646,14 @@ static int replug(void)
 /* Reads fifovm.devices= and looks for the functions. */
 static void prepare(void)
 {
-	static const char word[] = "fifovm.devices=";
-	char buf[4096], *save, *w;
+	char buf[256], *save;
 
-	if (slurp("/proc/cmdline", buf, sizeof(buf)) < 0)
+	if (!kernel_word("fifovm.devices", buf, sizeof(buf)))
 		return;
-	for (w = strtok_r(buf, " \n", &save); w; w = strtok_r(NULL, " \n", &save)) {
-		if (strncmp(w, word, sizeof(word) - 1))
-			continue;
-		for (char *name = strtok(w + sizeof(word) - 1, ","); name; name = strtok(NULL, ",")) {
-			for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
-				if (!strcmp(functions[i]->name, name))
-					functions[i]->expected = true;
-			}
+	for (char *name = strtok_r(buf, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
+			if (!strcmp(functions[i]->name, name))
+				functions[i]->expected = true;
 		}
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(functions); i++)
