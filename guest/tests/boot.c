@@ -662,7 +662,7 @@ static int copy_on_write(void)
 	return KTAP_PASS;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const struct ktap_check checks[] = {
 		{ "cpus", cpus },
@@ -687,5 +687,5 @@ int main(void)
 		{ "kernel_log", kernel_log },
 	};
 
-	return ktap_run(checks, sizeof(checks) / sizeof(*checks));
+	return ktap_run(checks, sizeof(checks) / sizeof(*checks), argc, argv);
 }

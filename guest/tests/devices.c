@@ -660,7 +660,7 @@ static void prepare(void)
 		find(functions[i]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const struct ktap_check checks[] = {
 		{ "identity", identity },
@@ -680,5 +680,5 @@ int main(void)
 	};
 
 	prepare();
-	return ktap_run(checks, ARRAY_SIZE(checks));
+	return ktap_run(checks, ARRAY_SIZE(checks), argc, argv);
 }
