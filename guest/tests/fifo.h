@@ -225,6 +225,24 @@ static inline int fifo_record_verify(const struct fifo_record *r, const void *bu
 	return fifo_verify(buf, len, r->writer ^ r->sequence << 20, at);
 }
 
+/*
+ * FIFO_GIVES(call, n) and FIFO_FAILS(call, errno): whether the call returned
+ * what it is to return; if not, they say what it did return.
+ */
+#define FIFO_GIVES(call, n)	(errno = 0, fifo_is((call), (n), 0, #call, __LINE__))
+#define FIFO_FAILS(call, err)	(errno = 0, fifo_is((call), -1, (err), #call, __LINE__))
+
+static inline bool fifo_is(long long got, long long want, int err, const char *call, int line)
+{
+	int was = errno;
+
+	if (got == want && (want != -1 || was == err))
+		return true;
+	ktap_diag("line %d: %s is %lld (%s), not %lld (%s)", line, call, got, got < 0 ? strerrorname_np(was) : "",
+		  want, want < 0 ? strerrorname_np(err) : "");
+	return false;
+}
+
 /* Bounded waits. */
 
 static inline long long fifo_now_ms(void)
