@@ -592,6 +592,28 @@ static inline int fifo_round_trip(int fd, void *buf, size_t len, uint64_t stream
 	return fifo_verify(buf, len, stream, 0);
 }
 
+/*
+ * Pushes len bytes through the idle channel, and sees that they come out whole
+ * and that not one of them went to dead, the memory of a request that is gone.
+ */
+static inline int fifo_untouched(int fd, void *dead, size_t len)
+{
+	void *buf = malloc(len);
+	int failed;
+
+	if (!buf) {
+		ktap_diag("no memory");
+		return -1;
+	}
+	memset(dead, 0x5a, len);
+	failed = fifo_round_trip(fd, buf, len, 0xdead);
+	free(buf);
+	if (fifo_all(dead, 0x5a, len))
+		return failed;
+	ktap_diag("memory of a request that is gone has changed");
+	return -1;
+}
+
 /* The bracket around each check. */
 
 struct fifo_balance {
