@@ -91,6 +91,7 @@ func (c *channel) write(off, v uint32) {
 func (c *channel) flush() {
 	c.s.Start, c.s.Fill, c.s.Parity = 0, 0, false
 	c.tx().wake()
+	c.tx().checkLevel()
 }
 
 // room gives the FIFO's free memory from its end on, in one piece: fewer bytes
@@ -112,6 +113,7 @@ func (c *channel) oldest() []byte {
 func (c *channel) filled(n int) {
 	c.s.Fill += uint32(n)
 	c.rx().wake()
+	c.rx().checkLevel()
 }
 
 // taken drops the oldest n bytes.
@@ -119,6 +121,7 @@ func (c *channel) taken(n int) {
 	c.s.Start = (c.s.Start + uint32(n)) & uint32(len(c.data)-1)
 	c.s.Fill -= uint32(n)
 	c.tx().wake()
+	c.tx().checkLevel()
 }
 
 // accept takes p, which is in room's memory, from the transmit ring.

@@ -85,6 +85,7 @@ const (
 	eventSource   = 0x200 // the source of a ring's channel has made bytes
 	eventReset    = 0x300 // the reset is over
 	eventAbort    = 0x400 // a ring looks for a request to abort
+	eventNotify   = 0x500 // a ring's level was reached
 	eventKind     = 0xf00
 )
 
@@ -170,6 +171,7 @@ func (f *FIFO) beginReset() {
 		f.host.Cancel(eventWork | uint32(i))
 		f.host.Cancel(eventCoalesce | uint32(i))
 		f.host.Cancel(eventAbort | uint32(i))
+		f.host.Cancel(eventNotify | uint32(i))
 	}
 	for i := range f.channels {
 		f.host.Cancel(eventSource | uint32(2*i))
@@ -198,6 +200,8 @@ func (f *FIFO) Event(kind uint32, _ uint64) {
 		f.global.Resetting = false
 	case eventAbort:
 		f.rings[i].abort()
+	case eventNotify:
+		f.rings[i].levelReached()
 	}
 }
 

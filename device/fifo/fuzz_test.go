@@ -46,7 +46,7 @@ func (g *guard) bounded(what string, do func()) {
 	}
 	// One event of each kind, for each ring.
 	events := g.Events()
-	if len(events) > 3*len(g.f.rings)+len(g.f.channels)+1 {
+	if len(events) > 4*len(g.f.rings)+len(g.f.channels)+1 {
 		g.Fatalf("%s: %d events: %v", what, len(events), events)
 	}
 	seen := map[uint32]bool{}
@@ -83,8 +83,24 @@ func (g *guard) check() {
 	}
 	to.OnOutput = g.f.OnOutput
 	g.f = to
+	checkLevels(g, to, g.Host)
 	if n := int(to.channels[0].s.Fill); n > g.cfg.Depth {
 		g.Fatalf("%d bytes in a FIFO of %d", n, g.cfg.Depth)
+	}
+}
+
+// checkLevels: a level of NOTIFY that the FIFO is at has its interrupt under way,
+// and there is an event for each that is.
+func checkLevels(t testing.TB, f *FIFO, h *devicetest.Host) {
+	due := map[uint32]bool{}
+	for _, e := range h.Events() {
+		due[e.Kind] = true
+	}
+	for i := range f.rings {
+		r := &f.rings[i]
+		if r.s.NotifyDue != due[eventNotify|uint32(i)] || r.s.NotifyDue && r.s.Notify == 0 || f.running() && r.atLevel() && !r.s.NotifyDue {
+			t.Fatalf("ring %d: NOTIFY %d, %d bytes, due: %v, events %v", i, r.s.Notify, r.channel.s.Fill, r.s.NotifyDue, h.Events())
+		}
 	}
 }
 
@@ -152,6 +168,7 @@ func FuzzRings(f *testing.F) {
 				b := next(5)
 				g.write(regs[r]+regCoalesce, le.Uint32(b))
 				g.write(regs[r]+regThreshold, uint32(b[4])*16)
+				g.write(regs[r]+regNotify, uint32(b[3])*16)
 			case 14:
 				switch op >> 4 & 7 {
 				case 0:

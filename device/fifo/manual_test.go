@@ -151,6 +151,9 @@ func scribble(g *rig) {
 		g.post(r, 2, 0, piece{1 << 40, 100}) // fails, if the ring has not
 	}
 	g.Advance(1_000_000)
+	for r := range g.rings {
+		g.setRing(r, regNotify, 1)
+	}
 	var b [1]byte
 	g.Read(0, 0, b[:])
 }
@@ -249,7 +252,7 @@ func TestAccess(t *testing.T) {
 			try(r.to, r.to)
 			try(r.from, r.from)
 			want := r.from // a value that is too large is ignored
-			if name == "THRESHOLD" {
+			if name == "THRESHOLD" || name == "NOTIFY" {
 				want = r.to
 			}
 			try(r.to+1, want)

@@ -250,6 +250,9 @@ func (p *program) step() {
 		p.setRing(r, regCoalesce, p.rand.Uint32N(20)<<coalesceTime|p.rand.Uint32N(10))
 	case n < 190:
 		p.setRing(rx, regThreshold, p.rand.Uint32N(2000))
+	case n < 191:
+		what = "notify"
+		p.setRing(r, regNotify, p.rand.Uint32N(uint32(p.cfg.Depth)))
 	case n < 192:
 		what = "flush"
 		p.settle()
@@ -276,6 +279,7 @@ func (p *program) step() {
 		p.Write32(0, regControl, controlEnable)
 	}
 	p.did[what]++
+	checkLevels(p, p.f, p.Host)
 	for r := range p.requests {
 		switch p.ring(r, regRingStatus) & 0xff {
 		case stateStopped: // a drain is over
@@ -367,7 +371,7 @@ func TestPrograms(t *testing.T) {
 			did[what] += n
 		}
 	}
-	for _, what := range []string{"pause", "drain", "flush", "ring reset", "soft reset", "function-level reset", "disable", "error",
+	for _, what := range []string{"pause", "drain", "notify", "flush", "ring reset", "soft reset", "function-level reset", "disable", "error",
 		"status 0", "status 1", "status 2", "status 3", "status 5"} {
 		if did[what] < int(seeds) {
 			t.Errorf("%s: only %d times", what, did[what])
@@ -444,6 +448,8 @@ func TestBadState(t *testing.T) {
 		func(s *State) { s.Rings[0].Vector = 5 },
 		func(s *State) { s.Rings[0].AbortStatus = 4 },
 		func(s *State) { s.Rings[1].Threshold = defaultDepth + 1 },
+		func(s *State) { s.Rings[1].Notify = defaultDepth + 1 },
+		func(s *State) { s.Rings[0].NotifyDue = true },
 		func(s *State) { s.Rings[0].Request.Done = 101 },
 		func(s *State) { s.Rings[0].Request.Length = 17 },
 		func(s *State) { s.Rings[0].Request.Segment = 2 },
@@ -469,7 +475,7 @@ func TestBadState(t *testing.T) {
 		t.Error(err)
 	}
 	// Events of nobody's.
-	for _, kind := range []uint32{0xff, eventSource | 0x80, 0x500, eventKind, 1<<31 - 1} {
+	for _, kind := range []uint32{0xff, eventSource | 0x80, eventNotify, 0x600, eventKind, 1<<31 - 1} {
 		var m device.Model = g.f
 		m.Event(kind, 0)
 	}

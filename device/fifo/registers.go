@@ -29,7 +29,7 @@ const (
 	regVector     = 0x38
 
 	identification = 0x4f464946 // "FIFO"
-	versionNumber  = 0x0001_0000
+	versionNumber  = 0x0001_0001
 
 	capsRingShift  = 8 // of the logarithm of the largest ring
 	capsEndsShift  = 16
@@ -86,6 +86,7 @@ const (
 	regCompTail    = 0x30
 	regCoalesce    = 0x34
 	regThreshold   = 0x38
+	regNotify      = 0x3c
 	regAbortLow    = 0x40
 	regAbortHigh   = 0x44
 	regAbortStatus = 0x48
@@ -273,6 +274,7 @@ func (f *FIFO) writeGlobal(off, v uint32) {
 		g.Control = v & controlEnable
 		for i := range f.rings {
 			f.rings[i].wake()
+			f.rings[i].checkLevel()
 		}
 		for i := range f.channels {
 			f.channels[i].start()

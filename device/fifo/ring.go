@@ -92,6 +92,8 @@ type RingState struct {
 	ErrorIndex          uint32
 	ErrorAddr           uint64
 	Vector              uint32
+	Notify              uint32 // level that sends the interrupt; 0: none
+	NotifyDue           bool   // it was reached, and the event is due
 
 	Doing     uint32 // a phase, as above
 	Request   Request
@@ -158,6 +160,8 @@ func (r *ring) read(off uint32) uint32 {
 		return s.Coalesce
 	case regThreshold:
 		return s.Threshold
+	case regNotify:
+		return s.Notify
 	case regAbortStatus:
 		return s.AbortStatus
 	case regErrorIndex:
@@ -200,6 +204,13 @@ func (r *ring) write(off, v uint32) {
 			s.Threshold = min(v, uint32(r.fifo.cfg.Depth))
 			r.wake()
 		}
+	case regNotify:
+		s.Notify = min(v, uint32(r.fifo.cfg.Depth))
+		if s.NotifyDue && !r.atLevel() {
+			r.fifo.host.Cancel(eventNotify | uint32(r.index))
+			s.NotifyDue = false
+		}
+		r.checkLevel()
 	case regAbortLow:
 		s.AbortLow = v
 	case regAbortHigh:
@@ -221,6 +232,7 @@ func (r *ring) control(v uint32) {
 		r.fifo.host.Cancel(eventWork | uint32(r.index))
 		r.fifo.host.Cancel(eventCoalesce | uint32(r.index))
 		r.fifo.host.Cancel(eventAbort | uint32(r.index))
+		r.fifo.host.Cancel(eventNotify | uint32(r.index))
 		keep := *s
 		r.reset()
 		// What the driver has set up stays, so that it can start again.
@@ -619,6 +631,39 @@ func (r *ring) interrupt() {
 	}
 	r.s.Unsent, r.s.Waiting = 0, false
 	r.fifo.raise(causeOf(r.index), r.s.Vector)
+}
+
+// atLevel is whether the FIFO is at the level that NOTIFY asks for.
+func (r *ring) atLevel() bool {
+	c := r.channel
+	switch {
+	case r.s.Notify == 0:
+		return false
+	case r.receive:
+		return c.s.Fill >= r.s.Notify
+	}
+	// Only in loopback does what is sent take room.
+	return c.s.End != endLoopback || uint32(len(c.data))-c.s.Fill >= r.s.Notify
+}
+
+// checkLevel has the ring's interrupt sent, after the device's latency, if the
+// FIFO is at NOTIFY's level. It is called whenever that may have come about.
+func (r *ring) checkLevel() {
+	if r.fifo.running() && !r.s.NotifyDue && r.atLevel() {
+		r.s.NotifyDue = true
+		r.fifo.host.Schedule(r.fifo.host.Now()+r.fifo.cfg.Latency, eventNotify|uint32(r.index), 0)
+	}
+}
+
+// levelReached is the event of a level that was reached, even if it is left
+// again by now.
+func (r *ring) levelReached() {
+	due := r.s.NotifyDue
+	r.s.NotifyDue = false
+	if due && r.fifo.running() { // else ENABLE looks at the level anew
+		r.s.Notify = 0
+		r.interrupt()
+	}
 }
 
 // abortLater schedules the abort that ABORT_STATUS calls pending.
