@@ -449,6 +449,16 @@ func (b *Boundary) reset() {
 	b.leave()
 }
 
+// SoftReset is for a model that the guest has reset by one of the device's own
+// registers. Of the model's host h it takes back what Reset does, where that is
+// a boundary: the model's events, what is late, held back or stalled. The model
+// does the rest, to its events too, as not every host is one.
+func SoftReset(h Host) {
+	if i, ok := h.(*inside); ok && !(*Boundary)(i).Quiet() {
+		(*Boundary)(i).silence()
+	}
+}
+
 // silence takes back all that the device would still do.
 func (b *Boundary) silence() {
 	for _, kind := range b.s.Kinds {

@@ -238,3 +238,75 @@ func TestResetOnEvent(t *testing.T) {
 		t.Errorf("the factorial register has %d, never fired: %q", v, left)
 	}
 }
+
+// TestSoftReset: a reset by the device's own register ends what function-level
+// reset does, and comes to its own end.
+func TestSoftReset(t *testing.T) {
+	const (
+		control, status, ringControl = 0x10, 0x14, 0x1100
+		reset                        = 1 << 31
+	)
+	for _, text := range []string{
+		"device:stall@3 on event", "device:stall=1s@3 on event", "irq:delay=1ms@1", "irq:dup=30@1", "irq:swap@2", "irq:storm=100@time 30us",
+		"event:delay=1ms@3", "dma.write:delay=1ms@1", "dma.read:delay=1ms@1", "irq[intx]:spurious@time 43us",
+	} {
+		t.Run(strings.ReplaceAll(text, "/", " per "), func(t *testing.T) {
+			plan, err := Parse(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := fifo.New(fifo.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := device.NewBoundary("fifo0", f)
+			g := &guest{Host: devicetest.New(b, 1<<20)}
+			g.MessageOn = !strings.Contains(text, "intx")
+			b.Inject(plan)
+			g.Write32(0, control, 1)
+			for reg, v := range map[uint64]uint64{0x08: 0x10000, 0x10: 3, 0x20: 0x11000, 0x28: 3} {
+				g.Write64(0, ringControl+reg, v)
+			}
+			g.Write32(0, ringControl, 1)
+			g.RAM[0x10008] = 64  // length
+			g.RAM[0x10028] = 100 // and of the second descriptor
+			g.Write32(0, 0x10000, 2)
+			g.Advance(43_500)
+			if left := plan.Unfired(); len(left) != 0 {
+				t.Fatalf("never fired: %q", left)
+			}
+			seen := len(g.Interrupts)
+			g.Write32(0, ringControl, reset) // of a ring: ends no stall
+			if stalls := strings.HasPrefix(text, "device:stall"); stalls {
+				g.Write32(0, ringControl+0x3c, 1) // NOTIFY
+				g.Advance(100_000)
+				if v := g.Read32(0, ringControl+0x3c); v != 1 {
+					t.Errorf("after the ring's reset NOTIFY is %d, and the device stalls no more", v)
+				}
+			}
+			g.Write32(0, control, reset)
+			if events := g.Events(); len(events) != 1 || g.INTx {
+				t.Errorf("events %v are left, the pin is %v", events, g.INTx)
+			}
+			memory := bytes.Clone(g.RAM)
+			g.Advance(10_000)
+			if v := g.Read32(0, status); v != 1 {
+				t.Errorf("STATUS is %#x", v)
+			}
+			g.Run()
+			if n := len(g.Interrupts) - seen; n != 0 || !bytes.Equal(memory, g.RAM) {
+				t.Errorf("after the reset there were %d interrupts, or memory was written", n)
+			}
+			// It works.
+			g.Write32(0, control, 1)
+			g.Write32(0, ringControl+0x3c, 1)
+			g.Advance(10_000)
+			if v := g.Read32(0, ringControl+0x3c); v != 0 {
+				t.Errorf("NOTIFY is %d", v)
+			}
+			if n := len(g.Interrupts) - seen; g.MessageOn && n != 1 {
+				t.Errorf("%d interrupts for one", n)
+			}
+		})
+	}
+}

@@ -106,12 +106,17 @@ func (p *Plan) Arm(text string) error {
 
 // Clear disarms all faults. Those that are under way go on: what is late comes
 // late, a device that has gone stays so.
-func (p *Plan) Clear() {
+func (p *Plan) Clear() { p.ClearFrom(0) }
+
+// ClearFrom is Clear for all but the first n faults of the plan.
+func (p *Plan) ClearFrom(n int) {
 	for i, c := range p.Fired() {
-		p.faults[i].before, p.faults[i].cleared = c.Fired, true
+		if i >= n {
+			p.faults[i].before, p.faults[i].cleared = c.Fired, true
+		}
 	}
 	for _, b := range p.bound {
-		b.armed = nil
+		b.armed = slices.DeleteFunc(b.armed, func(a armed) bool { return a.index >= n })
 		b.boundary.Inject(p)
 	}
 }

@@ -167,6 +167,7 @@ func (f *FIFO) clear() {
 // beginReset is the soft reset: it takes its time, and READY says when it is
 // over. The scratch register keeps its value.
 func (f *FIFO) beginReset() {
+	device.SoftReset(f.host)
 	for i := range f.rings {
 		f.host.Cancel(eventWork | uint32(i))
 		f.host.Cancel(eventCoalesce | uint32(i))
