@@ -98,8 +98,9 @@ func checkLevels(t testing.TB, f *FIFO, h *devicetest.Host) {
 	}
 	for i := range f.rings {
 		r := &f.rings[i]
-		if r.s.NotifyDue != due[eventNotify|uint32(i)] || r.s.NotifyDue && r.s.Notify == 0 || f.running() && r.atLevel() && !r.s.NotifyDue {
-			t.Fatalf("ring %d: NOTIFY %d, %d bytes, due: %v, events %v", i, r.s.Notify, r.channel.s.Fill, r.s.NotifyDue, h.Events())
+		is := r.s.NotifyAt != 0
+		if is != due[eventNotify|uint32(i)] || is && r.s.Notify == 0 || !is && f.running() && r.atLevel() {
+			t.Fatalf("ring %d: NOTIFY %d, %d bytes, due at %d, events %v", i, r.s.Notify, r.channel.s.Fill, r.s.NotifyAt, h.Events())
 		}
 	}
 }

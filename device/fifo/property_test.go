@@ -449,7 +449,7 @@ func TestBadState(t *testing.T) {
 		func(s *State) { s.Rings[0].AbortStatus = 4 },
 		func(s *State) { s.Rings[1].Threshold = defaultDepth + 1 },
 		func(s *State) { s.Rings[1].Notify = defaultDepth + 1 },
-		func(s *State) { s.Rings[0].NotifyDue = true },
+		func(s *State) { s.Rings[0].NotifyAt = 1 },
 		func(s *State) { s.Rings[0].Request.Done = 101 },
 		func(s *State) { s.Rings[0].Request.Length = 17 },
 		func(s *State) { s.Rings[0].Request.Segment = 2 },

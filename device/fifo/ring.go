@@ -93,7 +93,7 @@ type RingState struct {
 	ErrorAddr           uint64
 	Vector              uint32
 	Notify              uint32 // level that sends the interrupt; 0: none
-	NotifyDue           bool   // it was reached, and the event is due
+	NotifyAt            int64  // when it does so, in ns, as the FIFO is at it; 0: it is not
 
 	Doing     uint32 // a phase, as above
 	Request   Request
@@ -206,9 +206,9 @@ func (r *ring) write(off, v uint32) {
 		}
 	case regNotify:
 		s.Notify = min(v, uint32(r.fifo.cfg.Depth))
-		if s.NotifyDue && !r.atLevel() {
+		if !r.atLevel() || r.fifo.host.Now() > s.NotifyAt { // the event is of no use, or was lost
 			r.fifo.host.Cancel(eventNotify | uint32(r.index))
-			s.NotifyDue = false
+			s.NotifyAt = 0
 		}
 		r.checkLevel()
 	case regAbortLow:
@@ -649,17 +649,17 @@ func (r *ring) atLevel() bool {
 // checkLevel has the ring's interrupt sent, after the device's latency, if the
 // FIFO is at NOTIFY's level. It is called whenever that may have come about.
 func (r *ring) checkLevel() {
-	if r.fifo.running() && !r.s.NotifyDue && r.atLevel() {
-		r.s.NotifyDue = true
-		r.fifo.host.Schedule(r.fifo.host.Now()+r.fifo.cfg.Latency, eventNotify|uint32(r.index), 0)
+	if r.fifo.running() && r.s.NotifyAt == 0 && r.atLevel() {
+		r.s.NotifyAt = r.fifo.host.Now() + r.fifo.cfg.Latency
+		r.fifo.host.Schedule(r.s.NotifyAt, eventNotify|uint32(r.index), 0)
 	}
 }
 
 // levelReached is the event of a level that was reached, even if it is left
 // again by now.
 func (r *ring) levelReached() {
-	due := r.s.NotifyDue
-	r.s.NotifyDue = false
+	due := r.s.NotifyAt != 0
+	r.s.NotifyAt = 0
 	if due && r.fifo.running() { // else ENABLE looks at the level anew
 		r.s.Notify = 0
 		r.interrupt()

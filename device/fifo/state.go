@@ -80,8 +80,8 @@ func (f *FIFO) checkRing(s *RingState) error {
 		return fmt.Errorf("indices beyond its size")
 	case s.Vector >= f.vectors() || s.AbortStatus > abortPending || int(s.Threshold) > f.cfg.Depth:
 		return fmt.Errorf("vector %d, abort status %d, threshold %d", s.Vector, s.AbortStatus, s.Threshold)
-	case int(s.Notify) > f.cfg.Depth || s.NotifyDue && s.Notify == 0:
-		return fmt.Errorf("level %d, reached: %v", s.Notify, s.NotifyDue)
+	case int(s.Notify) > f.cfg.Depth || s.NotifyAt != 0 && s.Notify == 0:
+		return fmt.Errorf("level %d, its interrupt at %d", s.Notify, s.NotifyAt)
 	case q.Done > q.Total || q.Length > mask+1 || q.Segment > q.Length || q.Size > maxLength || q.Offset > q.Size:
 		return fmt.Errorf("a request that is further than it goes")
 	}
