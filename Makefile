@@ -4,12 +4,16 @@ SHELL := /bin/bash
 # Pure Go everywhere, the tests too.
 export CGO_ENABLED := 0
 
-# Which guest kernel: 6.12, 6.1 or debug.
+# Which guest kernels: of 6.12, 6.1, debug and debian, one or several.
 KERNEL ?= 6.12
-# What runs the guest's CPUs in `make vm-test`: auto, kvm (in the lab where this host's KVM can't) or soft.
+# What runs the guest's CPUs in `make vm-test`: auto, kvm (in the lab where this host's KVM can't) or soft; how many, and
+# which seeds, one guest for each; more words for the kernel's command line, such as fifovm.long.
 ENGINE ?= auto
-# More words for the kernel's command line in `make vm-test`.
+export CPUS   ?= 1
+export SEEDS  ?= 1
 export APPEND ?=
+# Which kernels' builds, headers or both `make driver-lint` takes: of the above and debian-6.12.
+LINT ?= 6.12 6.1 debug debian debian-6.12
 # Arguments of `make lab` and `make fuzz`.
 CMD      ?= uname -a
 FUZZTIME ?= 30s
@@ -17,14 +21,15 @@ FUZZTIME ?= 30s
 B     := build
 IMAGE := $(B)/guest.cpio
 
-# Debian packages, by what they are for: the C compiler, guest kernels, the lab.
-PACKAGES := gcc libc6-dev make \
+# Debian packages, by what they are for: the guest's programs, its kernels, the driver, the lab.
+PACKAGES := gcc libc6-dev make libaio-dev liburing-dev \
 	flex bison bc libelf-dev xz-utils lz4 zstd kmod cpio rsync \
 	linux-source-6.12 linux-source-6.1 \
+	sparse perl \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel driver driver-lint image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -49,31 +54,40 @@ fifovm: deps ## build build/fifovm
 guest: deps ## build the guest's C programs
 	@$(MAKE) --no-print-directory -s -C guest
 
-kernel: deps ## build the guest kernel: KERNEL=6.12 (default), 6.1 or debug
-	@kernel-config/build $(KERNEL)
+kernel: deps ## build the guest kernel: KERNEL=6.12 (default), 6.1 or debug; of debian there is nothing to build
+	@for k in $(filter-out debian,$(KERNEL)); do kernel-config/build $$k || exit 1; done
 
-image: guest ## build the guest's root file system, with agent and tests
-	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests
+driver: kernel ## build the driver for KERNEL
+	@guest/driver/build $(KERNEL)
+
+driver-lint: deps ## the driver with W=1 and sparse on the kernels of LINT, by default all, and checkpatch
+	@for k in $(filter-out debian%,$(LINT)); do kernel-config/build $$k || exit 1; done
+	@guest/driver/build --lint $(LINT)
+
+image: guest driver ## build the guest's root file system, with agent, tests, and the driver for all kernels that it was built for
+	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests \
+		--files $(B)/modules:/lib/modules
 
 lab: deps fifovm ## run CMD in the KVM lab, where KVM is real: make lab CMD="fifovm doctor"
 	@go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
 	@$(B)/fifovm-lab --file $(B)/fifovm:/bin/fifovm -- $(CMD)
 
-vm-test: fifovm kernel image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft
+vm-test: fifovm image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft; CPUS, SEEDS
 	@harness/vm-test $(ENGINE) $(KERNEL)
 
-test-soft: fifovm image ## Go tests of whole guests on engine soft, on 6.12 and on Debian's kernel
-	@$(MAKE) --no-print-directory kernel KERNEL=6.12
+test-soft: fifovm ## Go tests of whole guests on engine soft, on 6.12 and on Debian's kernel
+	@$(MAKE) --no-print-directory image KERNEL="6.12 debian"
 	@harness/vm-test --go soft 6.12
 
-test-lab: fifovm image ## the same, and the KVM engine's tests, on KVM; in the lab where this host's can't
-	@$(MAKE) --no-print-directory kernel KERNEL=6.12
+test-lab: fifovm ## the same, and the KVM engine's tests, on KVM; in the lab where this host's can't
+	@$(MAKE) --no-print-directory image KERNEL="6.12 debian"
 	@harness/vm-test --go kvm 6.12
 
-vm-test-all: fifovm image ## vm-test, test-soft and test-lab on every kernel: 6.12, 6.1, debug and Debian's
-	@for k in 6.12 6.1 debug; do $(MAKE) --no-print-directory kernel KERNEL=$$k || exit 1; done
-	@harness/vm-test soft 6.12 6.1 debug debian
-	@harness/vm-test kvm 6.12 6.1 debug debian
+vm-test-all: fifovm ## vm-test, test-soft and test-lab on every kernel: 6.12, 6.1, debug and Debian's; 1 and 4 CPUs, three seeds
+	@$(MAKE) --no-print-directory image KERNEL="6.12 6.1 debug debian"
+	@CPUS="1 4" SEEDS="1 2 3" harness/vm-test soft 6.12 6.1 debian debug
+	@CPUS="1 4" SEEDS=4 APPEND="$(APPEND) fifovm.long" harness/vm-test soft 6.12 6.1
+	@CPUS="1 4" harness/vm-test kvm 6.12 6.1 debian debug
 	@harness/vm-test --go soft 6.12 6.1 debug
 	@harness/vm-test --go kvm 6.12 6.1 debug
 

@@ -50,6 +50,7 @@ type vmTestHost struct {
 	kvm     bool   // KVM works
 	require string // FIFOVM_REQUIRE_KVM
 	fails   string // the kernel on which fifovm's tests fail
+	env     []string
 	direct  string // how fifovm and tests were called outside of a lab
 }
 
@@ -98,7 +99,8 @@ func (h *vmTestHost) run(t *testing.T, args ...string) (status int, output strin
 		write(fmt.Sprintf("runs/%d.status", i+1), fmt.Sprint(l.status))
 	}
 	cmd := exec.Command(filepath.Join(root, "harness/vm-test"), args...)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(root, "path")+":"+os.Getenv("PATH"), "FIFOVM_REQUIRE_KVM="+h.require, "APPEND=a word")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(root, "path")+":"+os.Getenv("PATH"), "FIFOVM_REQUIRE_KVM="+h.require, "APPEND=a word", "CPUS=", "SEEDS=")
+	cmd.Env = append(cmd.Env, h.env...)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -247,8 +249,12 @@ func TestVMTestEngine(t *testing.T) {
 		doctor = "fifovm doctor --engine kvm\n"
 		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
 	)
+	guestWith := func(engine, kernel, cpus, seed, words, bound string) string {
+		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio" +
+			" --cpus " + cpus + " --seed " + seed + " --device edu --device fifo --append " + words + " --timeout " + bound + "\n"
+	}
 	guest := func(engine, kernel string) string {
-		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio --device edu --device fifo --append a word\n"
+		return guestWith(engine, kernel, "1", "1", "a word", "5m")
 	}
 	for _, tt := range []struct {
 		name   string
@@ -260,7 +266,10 @@ func TestVMTestEngine(t *testing.T) {
 		said   string
 	}{
 		{"auto", vmTestHost{}, "auto 6.12", 0, guest("auto", "6.12/vmlinux"), 0, ""},
-		{"soft", vmTestHost{kvm: true}, "soft debug", 0, guest("soft", "debug/vmlinux"), 0, ""},
+		{"soft", vmTestHost{kvm: true}, "soft debug", 0, guestWith("soft", "debug/vmlinux", "1", "1", "a word", "60m"), 0, ""},
+		{"CPUs and seeds", vmTestHost{env: []string{"CPUS=1 4", "SEEDS=7 8", "APPEND=fifovm.long"}}, "soft 6.1", 0,
+			guestWith("soft", "6.1/vmlinux", "1", "7", "fifovm.long", "50m") + guestWith("soft", "6.1/vmlinux", "1", "8", "fifovm.long", "50m") +
+				guestWith("soft", "6.1/vmlinux", "4", "7", "fifovm.long", "50m") + guestWith("soft", "6.1/vmlinux", "4", "8", "fifovm.long", "50m"), 0, ""},
 		{"KVM here", vmTestHost{kvm: true}, "kvm 6.1", 0, doctor + guest("kvm", "6.1/vmlinux"), 0, ""},
 		{"KVM in the lab", vmTestHost{labs: []labRun{{passed, 0}}}, "kvm 6.12", 0, doctor, 1, "in the KVM lab"},
 		{"kernels in the lab", vmTestHost{labs: []labRun{{passed, 0}, {passed, 0}}}, "kvm 6.12 debian", 0, doctor, 2, "in the KVM lab"},
