@@ -98,7 +98,7 @@ struct fifo_aio_thresholds {
 #define FIFO_AIO_GET_INFO	_IOR(FIFO_AIO_IOC_MAGIC, 0, struct fifo_aio_info)
 /* Its statistics. */
 #define FIFO_AIO_GET_STATS	_IOR(FIFO_AIO_IOC_MAGIC, 1, struct fifo_aio_stats)
-/* Its thresholds; EINVAL for values that are out of range. Setting needs a file open for writing (EBADF). */
+/* Its thresholds. Setting: EINVAL out of range, EBADF if the file isn't open for writing. */
 #define FIFO_AIO_GET_THRESHOLDS	_IOR(FIFO_AIO_IOC_MAGIC, 2, struct fifo_aio_thresholds)
 #define FIFO_AIO_SET_THRESHOLDS	_IOW(FIFO_AIO_IOC_MAGIC, 3, struct fifo_aio_thresholds)
 /*
