@@ -26,6 +26,8 @@ type Guest struct {
 	machine *vmm.Machine
 	console *Console
 	lines   chan string // from the agent
+	host    Host        // nil: tests have none
+	output  io.Writer   // takes what tests print, as it comes; nil drops it
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the machine has stopped and all it said is here
 	stop    vmm.Stop      // valid when ended is closed
@@ -35,37 +37,49 @@ type Guest struct {
 const (
 	hello = "fifovm-agent 1"
 	bye   = "bye"
+	// trouble begins what the agent says that is no answer.
+	trouble = "error: "
+	// asks is how a test begins a line that its host is to obey, and answers how
+	// the answer is given to the agent.
+	asks    = "# host: "
+	answers = "host "
+	// maxAnswer is how many bytes of an answer there are at most: the agent takes
+	// no longer line.
+	maxAnswer = 900
 	// linesAhead is how many lines of the agent may wait to be read; then the
 	// guest waits.
 	linesAhead = 1024
 )
 
-// Start boots a guest and waits, for bootTime at most, until its agent says
-// hello. console, if not nil, takes what the guest prints. The error of a boot
-// that failed is a *Failure.
-func Start(ctx context.Context, machine Machine, console io.Writer, bootTime time.Duration) (*Guest, error) {
-	g := &Guest{lines: make(chan string, linesAhead), ended: make(chan struct{})}
+// Start boots a guest and waits, for o.BootTime at most, until its agent says
+// hello. The error of a boot that failed is a *Failure.
+func Start(ctx context.Context, o Options) (*Guest, error) {
+	g := &Guest{host: o.Host, output: o.Output, lines: make(chan string, linesAhead), ended: make(chan struct{})}
 	ctx, g.cancel = context.WithCancel(ctx)
-	g.console = &Console{Output: console, OnPanic: g.cancel}
+	g.console = &Console{Output: o.Console, OnPanic: g.cancel}
 	agent := &lineSplitter{lines: g.lines, enough: ctx.Done()}
-	m, err := machine([2]io.Writer{g.console, agent})
+	m, err := o.Machine([2]io.Writer{g.console, agent})
 	if err != nil {
 		g.cancel()
 		return nil, err
 	}
 	g.machine = m
+	m.Converse(1)
 	go func() {
 		g.stop, g.err = m.Run(ctx)
 		m.Flush(0)
 		m.Flush(1)
 		close(g.ended)
 	}()
-	late := time.NewTimer(bootTime)
+	late := time.NewTimer(o.BootTime)
 	defer late.Stop()
 	for {
 		line, err := g.next(late.C)
 		if err == nil && line == hello {
 			return g, nil
+		}
+		if says, ok := strings.CutPrefix(line, trouble); ok && err == nil {
+			err = fmt.Errorf("the guest's agent says: %s", says)
 		}
 		if err != nil {
 			return nil, errors.Join(g.failure("boot", err), g.Close())
@@ -76,8 +90,10 @@ func Start(ctx context.Context, machine Machine, console io.Writer, bootTime tim
 // errLate is the silence of a guest.
 var errLate = errors.New("no answer")
 
-// next gives the agent's next line, or why there is none.
+// next gives the agent's next line, or why there is none. Of the line before, all
+// is done: a guest that waits for that goes on.
 func (g *Guest) next(late <-chan time.Time) (string, error) {
+	g.machine.Listen()
 	select {
 	case line := <-g.lines:
 		return line, nil
@@ -165,6 +181,11 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 	if errors.Is(r.Err, errLate) {
 		r.Err = fmt.Errorf("no result after %v", testTime)
 	}
+	if g.host != nil {
+		if err := g.host.End(); err != nil && !r.Skipped {
+			r.Err = join(r.Err, err)
+		}
+	}
 	r.Time = time.Since(start)
 	// The console is another cable: what the kernel said of the test comes
 	// before the verdict only if it is waited for.
@@ -188,7 +209,8 @@ func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) 
 // conduct has the agent run the test and reads its report. It fills in what the
 // test printed, and tells whether the agent came to the report's end.
 func (g *Guest) conduct(r *Result, results *ktap, late <-chan time.Time) (err error, alive bool) {
-	if err := g.send("run "+r.Name, late); err != nil {
+	program, words := command(r.Name)
+	if err := g.send("run "+words, late); err != nil {
 		return err, false
 	}
 	for {
@@ -200,15 +222,23 @@ func (g *Guest) conduct(r *Result, results *ktap, late <-chan time.Time) (err er
 		switch {
 		case own:
 			r.print(rest)
+			if g.output != nil {
+				fmt.Fprintf(g.output, "  | %s\n", rest) // what can't be shown is in the result
+			}
 			results.read(rest)
+			if ask, ok := strings.CutPrefix(rest, asks); ok {
+				if err := g.send(answers+g.answer(ask), late); err != nil {
+					return err, false
+				}
+			}
 		case line == "KTAP version 1" || line == "1..1":
-		case line == "ok 1 "+r.Name:
+		case line == "ok 1 "+program:
 			return results.passed(), true
-		case line == "ok 1 "+r.Name+" # SKIP":
+		case line == "ok 1 "+program+" # SKIP":
 			r.Skipped = true
 			return results.skipped(), true
-		case strings.HasPrefix(line, "not ok 1 "+r.Name+" # "):
-			ending := strings.TrimPrefix(line, "not ok 1 "+r.Name+" # ")
+		case strings.HasPrefix(line, "not ok 1 "+program+" # "):
+			ending := strings.TrimPrefix(line, "not ok 1 "+program+" # ")
 			if len(results.failed) > 0 {
 				ending += ", failed: " + strings.Join(results.failed, ", ")
 			}
@@ -219,6 +249,39 @@ func (g *Guest) conduct(r *Result, results *ktap, late <-chan time.Time) (err er
 	}
 }
 
+// command is the program and the words of a run of a test: NAME/CHECK/CHECK is
+// program NAME with the checks as arguments.
+func command(test string) (program, words string) {
+	names := strings.Split(test, "/")
+	return names[0], strings.Join(names, " ")
+}
+
+// answer has the host do what a test asks for. It gives the line for the test.
+func (g *Guest) answer(ask string) string {
+	if g.host == nil {
+		return "error there is no host for tests here"
+	}
+	text, err := g.host.Do(ask)
+	switch {
+	case err != nil:
+		text = "error " + err.Error()
+	case text == "":
+		text = "ok"
+	default:
+		text = "ok " + text
+	}
+	text = strings.NewReplacer("\n", " ", "\r", " ").Replace(text)
+	return text[:min(len(text), maxAnswer)]
+}
+
+// join is both errors in one line.
+func join(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
+}
+
 // PowerOff ends the guest in an orderly way and judges that as well.
 func (g *Guest) PowerOff(answerTime time.Duration) error {
 	late := time.NewTimer(answerTime)
@@ -227,6 +290,7 @@ func (g *Guest) PowerOff(answerTime time.Duration) error {
 		return g.failure("power off", err)
 	}
 	for {
+		g.machine.Listen()
 		select {
 		case line := <-g.lines:
 			if line != bye {

@@ -41,7 +41,10 @@ func (r *Result) print(line string) {
 type Options struct {
 	Machine Machine
 	// Tests are the names of the tests to run; none means all that the guest has.
+	// NAME/CHECK, or NAME/CHECK/CHECK..., runs these checks of a test alone.
 	Tests []string
+	// Host, if not nil, does what tests ask for.
+	Host Host
 	// Alone has each test run in a guest of its own.
 	Alone bool
 	// Judge, if not nil, is asked when the guest that ran a test has ended. Its
@@ -52,8 +55,9 @@ type Options struct {
 	BootTime, TestTime, AnswerTime time.Duration
 	// Report takes a line for each test and the failures' details.
 	Report io.Writer
-	// Console, if not nil, takes what the guests print.
-	Console io.Writer
+	// Console, if not nil, takes what the guests print, and Output what the tests
+	// print, both as it comes.
+	Console, Output io.Writer
 }
 
 // Run runs the tests, all in one guest as long as it lives, and reports. It
@@ -73,7 +77,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	tests := o.Tests
 	for i := 0; i < len(tests) || len(tests) == 0; {
 		if g == nil {
-			g, err = Start(ctx, o.Machine, o.Console, o.BootTime)
+			g, err = Start(ctx, o)
 			var failed *Failure
 			if errors.As(err, &failed) && context.Cause(ctx) == nil {
 				// Without a guest there is nothing to run: one verdict says it.
@@ -138,7 +142,7 @@ func (g *Guest) judged(r Result, verdict error) error {
 	case verdict == nil:
 		return r.Err
 	case errors.As(r.Err, &f):
-		return &Failure{What: f.What, Err: fmt.Errorf("%w; %w", f.Err, verdict), Console: f.Console}
+		return &Failure{What: f.What, Err: join(f.Err, verdict), Console: f.Console}
 	}
 	return g.failure(r.Name, verdict)
 }

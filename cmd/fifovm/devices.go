@@ -20,6 +20,7 @@ import (
 	"fifovm/device/fault"
 	"fifovm/device/fifo"
 	"fifovm/device/trace"
+	"fifovm/harness"
 	"fifovm/vmm/vmm"
 )
 
@@ -170,9 +171,11 @@ type bench struct {
 	trace   string   // file, or -
 
 	plan string // the faults, all in one
-	// The plan and the trace of the guest that was booted last, while it runs.
+	// The guest that was booted last, while it runs: the plan, to which tests may
+	// add through the host, and the trace.
 	armed *fault.Plan
 	log   *trace.Log
+	host  harness.DeviceHost
 	boots int
 	// Faults that have not fired in the last boot, and in none.
 	left, never []string
@@ -260,21 +263,16 @@ func (b *bench) make() (all []vmm.Device, err error) {
 // yet. Each boot has its own.
 func (b *bench) arm(m *vmm.Machine) error {
 	b.boots++
-	b.armed, b.log = nil, nil
-	if b.plan != "" {
-		p, err := fault.Parse(b.plan)
-		if err != nil {
-			return err // two texts that don't go together
-		}
-		b.armed = p
+	p, err := fault.Parse(b.plan)
+	if err != nil {
+		return err // two texts that don't go together
 	}
+	b.armed, b.log, b.host = p, nil, *harness.NewDeviceHost(m, p)
 	if b.trace != "" {
 		b.log = trace.New(trace.Size)
 	}
 	for _, d := range m.Devices() {
-		if b.armed != nil {
-			d.Inject(b.armed)
-		}
+		d.Inject(b.armed)
 		if b.log != nil {
 			d.Trace(b.log)
 		}
@@ -286,7 +284,7 @@ func (b *bench) arm(m *vmm.Machine) error {
 // fired, and writes the trace. A second time it does nothing.
 func (b *bench) finish() error {
 	if b.armed != nil {
-		b.left = b.armed.Unfired()
+		b.left = b.host.Left()
 		if b.boots == 1 {
 			b.never = slices.Clone(b.left)
 		}
@@ -300,18 +298,6 @@ func (b *bench) finish() error {
 	}
 	b.armed, b.log = nil, nil
 	return err
-}
-
-// unfired is the error of a run in which these faults did not happen: it has not
-// shown what it was to show.
-func unfired(faults []string) error {
-	switch len(faults) {
-	case 0:
-		return nil
-	case 1:
-		return fmt.Errorf("invalid: the fault %s never fired", faults[0])
-	}
-	return fmt.Errorf("invalid: the faults %s never fired", strings.Join(faults, " and "))
 }
 
 func (b *bench) write() (err error) {

@@ -76,7 +76,7 @@ func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 	term := newTerminal(ctx, os.Stdin, os.Stdout, leave)
 	defer func() { err = errors.Join(err, term.Close()) }()
 	defer func() {
-		if bad := unfired(g.bench.never); bad != nil {
+		if bad := harness.Unfired(g.bench.never); bad != nil {
 			err = errors.Join(err, &statusError{statusFailed, bad})
 		}
 	}()

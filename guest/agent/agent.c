@@ -23,15 +23,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #define CHANNEL		"/dev/ttyS1"
 #define TESTS		"/tests"
+#define MODULE		"fifo_aio"
 #define MAX_LINE	1024
 #define MAX_ARGS	32
 #define MAX_LEFT	64	/* reads; a pipe holds less */
@@ -40,6 +44,7 @@
 struct test {
 	pid_t pid;		/* 0: none is running */
 	int output;
+	int input;		/* its standard input */
 	char name[256];
 };
 
@@ -158,12 +163,19 @@ static void mark(const char *what, const char *name)
 	close(fd);
 }
 
-static bool wanted(void)
+/*
+ * Looks through the kernel's command line: whether the host wants the agent, and
+ * what it wants the driver's parameters to be, MODULE.NAME=VALUE.
+ */
+static bool wanted(char *parameters, size_t size)
 {
 	char buf[4096];
 	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	bool agent = false;
+	size_t len = 0;
 	ssize_t n;
 
+	parameters[0] = 0;
 	if (fd < 0)
 		return false;
 	n = read(fd, buf, sizeof(buf) - 1);
@@ -173,9 +185,40 @@ static bool wanted(void)
 	buf[n] = 0;
 	for (char *word = strtok(buf, " \n"); word; word = strtok(NULL, " \n")) {
 		if (!strcmp(word, "fifovm.agent"))
-			return true;
+			agent = true;
+		else if (!strncmp(word, MODULE ".", sizeof(MODULE)) && len < size)
+			len += snprintf(parameters + len, size - len, "%s%s", len ? " " : "",
+					word + sizeof(MODULE));
 	}
-	return false;
+	return agent;
+}
+
+/* What tests look into; init may have mounted it, or the kernel not have it. */
+static void mount_all(void)
+{
+	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
+}
+
+/* Loads the driver if the image has it for this kernel: 0, or -1 with errno. */
+static int load_driver(const char *parameters)
+{
+	struct utsname u;
+	char path[512];
+	int fd, err;
+
+	if (uname(&u))
+		return -1;
+	snprintf(path, sizeof(path), "/lib/modules/%s/" MODULE ".ko", u.release);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	err = syscall(SYS_finit_module, fd, parameters, 0);
+	/* Init, or a kernel with the driver inside, may have been faster. */
+	if (err && errno == EEXIST)
+		err = 0;
+	close(fd);
+	return err;
 }
 
 static void open_channel(void)
@@ -234,10 +277,11 @@ static bool good_name(const char *name)
 	       name[strspn(name, letters)] == 0;
 }
 
-static void run_child(const char *path, char **argv, int output)
+static void run_child(const char *path, char **argv, int input, int output)
 {
-	static char *const env[] = { "PATH=/bbin:/bin:/tests", "HOME=/root", "TERM=dumb", NULL };
-	int null = open("/dev/null", O_RDONLY);
+	static char *const env[] = {
+		"PATH=/bbin:/bin:/tests", "HOME=/root", "TERM=dumb", "FIFOVM_HOST=1", NULL
+	};
 	sigset_t none;
 
 	setpgid(0, 0);
@@ -246,7 +290,7 @@ static void run_child(const char *path, char **argv, int output)
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGQUIT, SIG_DFL);
-	dup2(null, 0);
+	dup2(input, 0);
 	dup2(output, 1);
 	dup2(output, 2);
 	execve(path, argv, env);
@@ -258,7 +302,7 @@ static void start(struct test *t, char **argv)
 {
 	char path[sizeof(TESTS) + sizeof(t->name)];
 	struct stat st;
-	int fd[2];
+	int in[2], out[2];
 
 	if (!argv[0] || !good_name(argv[0])) {
 		send_line("error: run: give a name from list");
@@ -269,26 +313,35 @@ static void start(struct test *t, char **argv)
 		send_line("error: run: no test %s", argv[0]);
 		return;
 	}
-	if (pipe2(fd, O_CLOEXEC)) {
+	if (pipe2(in, O_CLOEXEC)) {
 		send_line("error: run: pipe: %s", strerror(errno));
+		return;
+	}
+	if (pipe2(out, O_CLOEXEC)) {
+		send_line("error: run: pipe: %s", strerror(errno));
+		close(in[0]);
+		close(in[1]);
 		return;
 	}
 	mark("run", argv[0]);
 	t->pid = fork();
+	if (!t->pid)
+		run_child(path, argv, in[0], out[1]);
+	close(in[0]);
+	close(out[1]);
 	if (t->pid < 0) {
 		send_line("error: run: fork: %s", strerror(errno));
 		t->pid = 0;
-		close(fd[0]);
-		close(fd[1]);
+		close(in[1]);
+		close(out[0]);
 		return;
 	}
-	if (!t->pid)
-		run_child(path, argv, fd[1]);
 	/* Also here, so that a kill can't come before the child did it. */
 	setpgid(t->pid, t->pid);
-	close(fd[1]);
-	fcntl(fd[0], F_SETFL, O_NONBLOCK);
-	t->output = fd[0];
+	fcntl(out[0], F_SETFL, O_NONBLOCK);
+	fcntl(in[1], F_SETFL, O_NONBLOCK);
+	t->output = out[0];
+	t->input = in[1];
 	strcpy(t->name, argv[0]);
 	send_line("KTAP version 1");
 	send_line("1..1");
@@ -309,6 +362,7 @@ static void finish(struct test *t)
 	for (int i = 0; i < MAX_LEFT && pump(t); i++)
 		;
 	close(t->output);
+	close(t->input);
 
 	if (WIFSIGNALED(status))
 		send_line("not ok 1 %s # killed by signal %d (%s)", t->name,
@@ -321,6 +375,16 @@ static void finish(struct test *t)
 		send_line("ok 1 %s", t->name);
 	mark("end", t->name);
 	t->pid = 0;
+}
+
+/* Gives the test a line. One that has gone, or does not read, misses it. */
+static void tell(const struct test *t, const char *text)
+{
+	char line[MAX_LINE + 1];
+	int n = snprintf(line, sizeof(line), "%s\n", text);
+
+	if (t->pid && write(t->input, line, n) < 0 && errno != EAGAIN && errno != EPIPE)
+		fprintf(stderr, "agent: %s: standard input: %s\n", t->name, strerror(errno));
 }
 
 static int is_test(const struct dirent *d)
@@ -350,6 +414,10 @@ static void obey(struct test *t, char *line)
 	char *argv[MAX_ARGS + 1], *save;
 	int argc = 0;
 
+	if (!strncmp(line, "host ", 5)) {
+		tell(t, line + 5);
+		return;
+	}
 	for (char *w = strtok_r(line, " \t\r", &save); w; w = strtok_r(NULL, " \t\r", &save)) {
 		if (argc == MAX_ARGS) {
 			send_line("error: more than %d words", MAX_ARGS);
@@ -418,10 +486,16 @@ static void receive(struct test *t)
 int main(void)
 {
 	struct test t = { 0 };
+	char parameters[1024];
+	bool agent = wanted(parameters, sizeof(parameters));
 	sigset_t child;
-	int children;
+	int children, load_error;
 
-	if (!wanted()) {
+	mount_all();
+	load_error = load_driver(parameters) ? errno : 0;
+	if (load_error)
+		fprintf(stderr, "agent: " MODULE ".ko \"%s\": %s\n", parameters, strerror(load_error));
+	if (!agent) {
 		interactive();
 		return 0;
 	}
@@ -437,6 +511,12 @@ int main(void)
 	open_channel();
 	if (children < 0)
 		channel_lost("signalfd, needed for");
+	if (load_error) {
+		/* No test would tell anything but this. */
+		send_line("error: " MODULE ".ko \"%s\" does not load: %s", parameters, strerror(load_error));
+		tcdrain(channel);
+		power_off();
+	}
 	send_line("fifovm-agent 1");
 
 	for (;;) {

@@ -2,9 +2,9 @@
 /*
  * devices - judges from userspace the PCI functions that the machine has
  *
- * There is no driver: the checks look at what the kernel made of the functions
- * (sysfs), at their configuration space, and at their registers, which they map
- * as a driver would. The host tells which devices it has attached by a word on
+ * The checks look at what the kernel made of the functions (sysfs), at their
+ * configuration space, and at their registers, which they map as a driver would.
+ * A driver that there is gets them back at the end. The host tells which devices it has attached by a word on
  * the kernel's command line: fifovm.devices=edu,fifo.
  */
 #define _GNU_SOURCE
@@ -156,6 +156,15 @@ static void find(struct function *f)
 	}
 	if (d)
 		closedir(d);
+}
+
+/* Takes the function from its driver. */
+static int release(const struct function *f)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEVICES "/%s/driver", f->address);
+	return access(path, F_OK) ? 0 : set(f, "driver/unbind", f->address);
 }
 
 /* Configuration space. */
@@ -633,6 +642,8 @@ static int replug_of(struct function *f)
 		return KTAP_FAIL;
 	if (attribute(f, "vendor") < 0)
 		return ktap_fail("%s: not found again at %s", f->name, f->address);
+	if (release(f))
+		return KTAP_FAIL;
 	if (identity_of(f) || resources_of(f) || decode_of(f))
 		return KTAP_FAIL;
 	return KTAP_PASS;
@@ -641,6 +652,87 @@ static int replug_of(struct function *f)
 static int replug(void)
 {
 	return each(replug_of);
+}
+
+/* The host says what it can't do. */
+static int host_errors(void)
+{
+	static const char *const commands[] = {
+		"", "faults", "fault", "fault irq:dorp", "fault nobody/irq:drop", "fired", "fired now", "plug", "plug nobody",
+	};
+	int result = KTAP_PASS;
+
+	if (!ktap_has_host())
+		return ktap_skip("no host");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (!ktap_host(NULL, 0, "%s", commands[i]))
+			result = ktap_fail("the host obeys \"%s\"", commands[i]);
+	}
+	return result;
+}
+
+/* A fault that the host arms is there with its answer. */
+static int host_fault(void)
+{
+	char fired[16] = "", cleared[16] = "";
+	uint32_t value[4];
+	struct bar b;
+	int err;
+
+	if (!ktap_has_host() || !edu.expected)
+		return ktap_skip("no host, or no edu");
+	if (set(&edu, "enable", "1") || !bar_map(&edu, 0, &b))
+		return KTAP_FAIL;
+	write32(&b, EDU_LIVENESS, 5);
+	value[0] = read32(&b, EDU_LIVENESS);
+	err = ktap_host(NULL, 0, "fault edu0/mmio.read[0:%#x]:ones@next", EDU_LIVENESS);
+	value[1] = read32(&b, EDU_LIVENESS);
+	value[2] = read32(&b, EDU_LIVENESS);
+	err = err || ktap_host(fired, sizeof(fired), "fired");
+	err = err || ktap_host(NULL, 0, "fault edu0/mmio.read[0:%#x]:ones@3", EDU_LIVENESS);
+	if (!err && !ktap_host(NULL, 0, "fired"))
+		err = ktap_fail("a fault has fired that is for later");
+	read32(&b, EDU_LIVENESS);
+	read32(&b, EDU_LIVENESS);
+	value[3] = read32(&b, EDU_LIVENESS);
+	err = err || ktap_host(cleared, sizeof(cleared), "clear");
+	bar_unmap(&b);
+	if (set(&edu, "enable", "0") || err)
+		return KTAP_FAIL;
+	if (value[0] != ~5u || value[1] != ~0u || value[2] != ~5u || value[3] != ~0u)
+		return ktap_fail("read %#x before, %#x, %#x, %#x with faults", value[0], value[1], value[2], value[3]);
+	if (strcmp(fired, "1") || strcmp(cleared, "2"))
+		return ktap_fail("fired \"%s\", cleared \"%s\"", fired, cleared);
+	return KTAP_PASS;
+}
+
+/* What is removed by surprise, the host puts back. */
+static int host_plug(void)
+{
+	uint32_t gone, back;
+	struct bar b;
+	int err;
+
+	if (!ktap_has_host() || !edu.expected)
+		return ktap_skip("no host, or no edu");
+	if (set(&edu, "enable", "1") || !bar_map(&edu, 0, &b))
+		return KTAP_FAIL;
+	err = !ktap_host(NULL, 0, "plug edu0");
+	err = err || ktap_host(NULL, 0, "fault edu0/device:remove@next");
+	gone = read32(&b, EDU_ID);
+	err = err || ktap_host(NULL, 0, "clear");
+	bar_unmap(&b);
+	if (err || gone != ~0u || config_read(&edu, 0, 2) != 0xffff)
+		return ktap_fail("reads %#x, vendor %#x, after its removal", gone, config_read(&edu, 0, 2));
+	if (set(&edu, "remove", "1") || ktap_host(NULL, 0, "plug edu0") || set(NULL, "/sys/bus/pci/rescan", "1"))
+		return KTAP_FAIL;
+	if (attribute(&edu, "vendor") != edu.vendor || set(&edu, "enable", "1") || !bar_map(&edu, 0, &b))
+		return ktap_fail("not found again at %s", edu.address);
+	back = read32(&b, EDU_ID);
+	bar_unmap(&b);
+	if (set(&edu, "enable", "0"))
+		return KTAP_FAIL;
+	return back == 0x010000ed ? KTAP_PASS : ktap_fail("reads %#x when it is back", back);
 }
 
 /* Reads fifovm.devices= and looks for the functions. */
@@ -656,8 +748,11 @@ static void prepare(void)
 				functions[i]->expected = true;
 		}
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(functions); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
 		find(functions[i]);
+		if (functions[i]->address[0])
+			release(functions[i]);
+	}
 }
 
 int main(int argc, char **argv)
@@ -677,8 +772,17 @@ int main(int argc, char **argv)
 		{ "replug", replug },
 		{ "edu_works_again", edu_works },
 		{ "fifo_works_again", fifo_works },
+		{ "host_errors", host_errors },
+		{ "host_fault", host_fault },
+		{ "host_plug", host_plug },
 	};
+	int status;
 
 	prepare();
-	return ktap_run(checks, ARRAY_SIZE(checks), argc, argv);
+	status = ktap_run(checks, ARRAY_SIZE(checks), argc, argv);
+	for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
+		if (functions[i]->address[0])
+			set(NULL, "/sys/bus/pci/drivers_probe", functions[i]->address);
+	}
+	return status;
 }

@@ -17,16 +17,21 @@
  *		return ktap_run(checks, sizeof(checks) / sizeof(*checks), argc, argv);
  *	}
  *
- * The program's arguments name the checks to make; without any it makes all.
- * The exit status is 0 only if a check passed and none failed.
+ * The program's arguments name the checks to make; without any it makes all, and
+ * with --list it lists them. The exit status is 0 only if a check passed and
+ * none failed.
  */
 #ifndef FIFOVM_KTAP_H
 #define FIFOVM_KTAP_H
 
+#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	KTAP_PASS,
@@ -86,6 +91,71 @@ static inline int ktap_skip(const char *fmt, ...)
 	return KTAP_SKIP;
 }
 
+/*
+ * The host: what runs the guest, and can do to it what nobody inside can. It
+ * obeys a line "# host: COMMAND" of a test's output, and answers on its standard
+ * input; ../agent/README.md has the commands. Without a harness there is none.
+ */
+static inline bool ktap_has_host(void)
+{
+	return getenv("FIFOVM_HOST") != NULL;
+}
+
+#define KTAP_HOST_MS	60000	/* bound of the wait for an answer */
+
+/* Reads a line without reading ahead: another process of the test may be the next to ask. */
+static inline int ktap_read_line(char *line, size_t size)
+{
+	struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+	size_t len = 0;
+	char c;
+
+	for (;;) {
+		int n = poll(&p, 1, KTAP_HOST_MS);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0 || read(STDIN_FILENO, &c, 1) != 1)
+			return -1;
+		if (c == '\n')
+			break;
+		if (len < size - 1)
+			line[len++] = c;
+	}
+	line[len] = 0;
+	return 0;
+}
+
+/*
+ * Has the host do something; one process of the test at a time. Returns 0, with
+ * the result in answer unless that is NULL, or -1 after saying what is wrong.
+ */
+__attribute__((format(printf, 3, 4)))
+static inline int ktap_host(char *answer, size_t size, const char *fmt, ...)
+{
+	char command[2048], line[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	ktap_diag("host: %s", command);
+	fflush(stdout);
+	if (ktap_read_line(line, sizeof(line))) {
+		ktap_diag("the host does not answer");
+		return -1;
+	}
+	if (strncmp(line, "ok", 2) || (line[2] && line[2] != ' ')) {
+		ktap_diag("the host answers: %s", line);
+		return -1;
+	}
+	if (answer && snprintf(answer, size, "%s", line[2] ? line + 3 : "") >= (int)size) {
+		ktap_diag("there is no room for the host's answer: %s", line);
+		return -1;
+	}
+	return 0;
+}
+
 /* What makes a check, if it is to be made inside of something. */
 static int (*ktap_bracket)(const struct ktap_check *check);
 
@@ -106,6 +176,11 @@ static inline int ktap_run(const struct ktap_check *checks, unsigned int n, int 
 
 	/* Line by line, so that a crash doesn't take earlier results with it. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 2 && !strcmp(argv[1], "--list")) {
+		for (unsigned int i = 0; i < n; i++)
+			printf("%s\n", checks[i].name);
+		return KTAP_EXIT_PASS;
+	}
 	for (unsigned int i = 0; i < n; i++)
 		wanted += ktap_wanted(&checks[i], argc, argv);
 	if (argc > 1 && wanted != (unsigned int)argc - 1) {

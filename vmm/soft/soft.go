@@ -81,6 +81,7 @@ type Engine struct {
 	retired    int64     // instructions since New
 	idleFrom   int64     // the time when a paced machine began to wait
 	idleSince  time.Time // the same on the host's clock; zero when it does not wait
+	held       bool      // see Hold
 
 	random *rand.PCG
 	turn   int   // whose turn it is
@@ -140,6 +141,17 @@ func (e *Engine) page(g uint64) *page {
 // that is done.
 func (e *Engine) Stop() { e.attention() }
 
+// Hold has the guest stand still, its time too, until it is held no longer. It is
+// called with the lock held; in an access of the guest's, that is the last thing
+// that happens before.
+func (e *Engine) Hold(on bool) {
+	e.held = on
+	e.attention()
+}
+
+// Held is whether the guest stands still.
+func (e *Engine) Held() bool { return e.held }
+
 // attention has the engine look at what has changed: from outside of a run, or
 // in the midst of it from the CPU that runs.
 func (e *Engine) attention() {
@@ -177,6 +189,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.cfg.Lock.Lock()
 	defer e.cfg.Lock.Unlock()
 	for ctx.Err() == nil && e.err == nil {
+		if e.held {
+			e.wait(ctx, nil)
+			continue
+		}
 		e.cfg.Clock.RunDue()
 		if c := e.next(); c != nil {
 			e.runTurn(c)
@@ -251,15 +267,20 @@ func (e *Engine) idle(ctx context.Context) {
 		due = timer.C
 	}
 	e.idleFrom, e.idleSince = now, time.Now()
+	e.wait(ctx, due)
+	e.CatchUp()
+	e.idleSince = time.Time{}
+}
+
+// wait waits, without the lock, until something is to be looked at, or due.
+func (e *Engine) wait(ctx context.Context, due <-chan time.Time) {
 	e.cfg.Lock.Unlock()
+	defer e.cfg.Lock.Lock()
 	select {
 	case <-ctx.Done():
 	case <-e.wake:
 	case <-due:
 	}
-	e.cfg.Lock.Lock()
-	e.CatchUp()
-	e.idleSince = time.Time{}
 }
 
 // CatchUp makes the clock of a paced machine that waits show how long it has

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sync"
 
@@ -32,6 +33,8 @@ type serialPort struct {
 	writer sync.Mutex
 	room   *sync.Cond
 	closed bool
+
+	converses bool // see Machine.Converse
 }
 
 func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
@@ -39,6 +42,9 @@ func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writ
 	s.uart = chipset.NewUART(m.clock, name, irq, func(b byte) {
 		if s.out.put(b) {
 			m.engine.Stop()
+		}
+		if b == '\n' && s.converses {
+			m.hold(true)
 		}
 	})
 	s.uart.OnRoom = s.feed
@@ -52,6 +58,37 @@ func (s *serialPort) Write(p []byte) (n int, err error) {
 		return n == len(p)
 	})
 	return n, err
+}
+
+// Converse makes a conversation of what passes on serial port i of a guest whose
+// time is its own: after each line that it sends, the guest stands still until
+// Listen is called. What is written meanwhile arrives just behind the line, however
+// long the host has thought about it, so that a run with a host that answers is as
+// repeatable as one without. On other engines it changes nothing.
+func (m *Machine) Converse(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serial[i].converses = m.virtual() && !m.cfg.Paced
+}
+
+// Listen has a guest go on that stands still for Converse.
+func (m *Machine) Listen() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held() {
+		m.hold(false)
+	}
+}
+
+func (m *Machine) hold(on bool) {
+	if e, ok := m.engine.(*soft.Engine); ok {
+		e.Hold(on)
+	}
+}
+
+func (m *Machine) held() bool {
+	e, ok := m.engine.(*soft.Engine)
+	return ok && e.Held()
 }
 
 // Break sends the guest a break, in the place of Write's bytes.
@@ -108,8 +145,12 @@ func (s *serialPort) takeBreak() bool {
 }
 
 // liveRoom is how much there is room for: nothing while something is on its way,
-// which may be from before a move.
+// which may be from before a move. A guest that is held makes no room before the
+// host has said all that it has to say.
 func (s *serialPort) liveRoom() int {
+	if s.machine.held() {
+		return math.MaxInt
+	}
 	_, ok := s.machine.clock.Pending(inputOwner, uint32(s.index)|inputLive)
 	if ok || len(s.waiting) > 0 {
 		return 0
