@@ -1108,6 +1108,8 @@ static int odd_requests(void)
 	static const long long offsets[] = { 0, 1, 4096, 1ll << 40, INT64_MAX - 100 };
 	struct queue *q = &queue;
 	struct iocb *w = &q->requests[0].iocb, *r = &q->requests[1].iocb;
+	/* A kernel without block devices has none. */
+	bool priorities_known = syscall(SYS_ioprio_get, 1, 0) >= 0;
 
 	if (queue_init(q))
 		return KTAP_FAIL;
@@ -1118,7 +1120,7 @@ static int odd_requests(void)
 		w->aio_rw_flags = flags[i];
 		r->aio_rw_flags = flags[i] == RWF_NOWAIT ? flags[i] : 0;
 		w->u.c.offset = r->u.c.offset = offsets[i];
-		if (i < FIFO_ARRAY_SIZE(priorities)) {
+		if (i < FIFO_ARRAY_SIZE(priorities) && priorities_known) {
 			w->u.c.flags = r->u.c.flags = FLAG_IOPRIO;
 			w->aio_reqprio = r->aio_reqprio = priorities[i];
 		}
@@ -1126,10 +1128,10 @@ static int odd_requests(void)
 		    wait_for(q, 1, "an odd read") || gives(q, 1, 100) || fifo_verify(memory + 100, 100, i, 0))
 			return ktap_fail("number %u", i);
 	}
-	prepare_read(q, 0, memory, 100);
-	q->requests[0].iocb.u.c.flags = FLAG_IOPRIO;
-	q->requests[0].iocb.aio_reqprio = 7 << IOPRIO_CLASS_SHIFT;
-	if (submit_some(q, 0, 1) != -EINVAL)
+	prepare_read(q, 1, memory, 100);
+	r->u.c.flags = FLAG_IOPRIO;
+	r->aio_reqprio = 7 << IOPRIO_CLASS_SHIFT;
+	if (submit_some(q, 1, 1) != (priorities_known ? -EINVAL : -ENOTBLK))
 		return ktap_fail("a priority of no class is taken");
 	return KTAP_PASS;
 }
@@ -1308,7 +1310,7 @@ static void do_nothing(int signal)
 /* How io_getevents waits. */
 static int getevents(void)
 {
-	struct timespec now = { 0 }, a_while = { .tv_nsec = 10000000 }, negative = { .tv_sec = -1 };
+	struct timespec now = { 0 }, a_while = { .tv_nsec = 10000000 };
 	struct sigaction action = { .sa_handler = do_nothing };
 	struct io_event e[8];
 	struct queue *q = &queue;
@@ -1321,12 +1323,12 @@ static int getevents(void)
 		prepare_read(q, i, memory + i * 8, 8);
 	if (submit(q, 0, 5))
 		return KTAP_FAIL;
+	/* libaio looks itself for events where there is no time to wait: a while has the kernel asked. */
 	if (!FIFO_GIVES(io_getevents(q->ctx, 1, 8, e, &now), 0) || !FIFO_GIVES(io_getevents(q->ctx, 1, 8, e, &a_while), 0) ||
 	    !FIFO_GIVES(io_getevents(q->ctx, 0, 8, e, NULL), 0))
 		return KTAP_FAIL;
-	if (!FIFO_GIVES(io_getevents(q->ctx, 3, 2, e, &now), -EINVAL) ||
-	    !FIFO_GIVES(io_getevents(q->ctx, -1, 2, e, &now), -EINVAL) ||
-	    !FIFO_GIVES(io_getevents(q->ctx, 1, 2, e, &negative), -EINVAL))
+	if (!FIFO_GIVES(io_getevents(q->ctx, 3, 2, e, &a_while), -EINVAL) ||
+	    !FIFO_GIVES(io_getevents(q->ctx, -1, 2, e, &a_while), -EINVAL))
 		return KTAP_FAIL;
 	/* Two are there, three are waited for: the time runs out, and nothing is lost. */
 	if (put(q, 16, 1, 0) || fifo_wait_flight(0, "rx", 3, "two reads to end"))
