@@ -1243,12 +1243,8 @@ static int failing_writer(void *arg)
 {
 	const struct transfer *t = arg;
 	uint8_t *buf = pages(t->len);
-	ssize_t n = write(t->fd, buf, t->len);
 
-	/* With bytes that went into the FIFO the count says so, and fsync has to tell. */
-	if (n > 0 && (size_t)n < t->len)
-		return KTAP_PASS;
-	return FIFO_FAILS(n, EIO) ? KTAP_PASS : KTAP_FAIL;
+	return FIFO_FAILS(write(t->fd, buf, t->len), EIO) ? KTAP_PASS : KTAP_FAIL;
 }
 
 static int fsync_error(void)
@@ -2351,11 +2347,11 @@ static void *reading_thread(void *arg)
 	return NULL;
 }
 
-/* A close by the process itself cancels what it has in flight, even by another descriptor. */
-static int close_cancels(void)
+/* A thread that waits in a call keeps its file: a close by another thread is not its end. */
+static int close_meanwhile(void)
 {
 	struct reading_thread t = { .fd = opened(0, O_RDWR) };
-	int copy = dup(t.fd), other = opened(0, O_RDWR);
+	int other = opened(0, O_RDWR);
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, reading_thread, &t))
@@ -2364,20 +2360,17 @@ static int close_cancels(void)
 		sched_yield();
 	if (fifo_blocked(t.tid, SYS_read, "a read to block") || fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
 		return KTAP_FAIL;
-	/* Another open file's close does not. */
 	close(opened(0, O_RDWR));
+	close(dup(t.fd));
+	close(t.fd);
 	if (fifo_in_flight(0, "rx") == 0)
-		return ktap_fail("another file's close has ended a read");
-	close(copy);
-	if (fifo_wait_flight(0, "rx", 0, "the read to be cancelled"))
+		return ktap_fail("a close has ended a read");
+	if (put(other, sizeof(t.buf), 1, 0))
 		return KTAP_FAIL;
 	pthread_join(thread, NULL);
-	if (t.result != -1 || t.error != ECANCELED)
+	if (t.result != sizeof(t.buf))
 		return ktap_fail("read: %zd, %s", t.result, strerror(t.error));
-	/* It has no claim any more. */
-	if (put(other, 10, 1, 0) || drain(other, 1, 0) != 10)
-		return KTAP_FAIL;
-	return fifo_round_trip(t.fd, t.buf, sizeof(t.buf), 1) ? KTAP_FAIL : KTAP_PASS;
+	return fifo_verify(t.buf, sizeof(t.buf), 1, 0) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* splice and sendfile. */
@@ -2417,7 +2410,7 @@ static int splice_in(void)
 			return ktap_fail("%zu bytes", len);
 	}
 	/* There is no position to write to. */
-	if (!FIFO_GIVES(write(p[1], buf, 1), 1) || !FIFO_FAILS(splice(p[0], NULL, fd, &off, 1, 0), ESPIPE))
+	if (!FIFO_GIVES(write(p[1], buf, 1), 1) || !FIFO_FAILS(splice(p[0], NULL, fd, &off, 1, 0), EINVAL))
 		return KTAP_FAIL;
 	/* A full FIFO. */
 	if (put(fd, depth_of(fd), 1, 0) || !FIFO_FAILS(splice(p[0], NULL, now, NULL, 1, 0), EAGAIN))
@@ -2476,17 +2469,14 @@ static int sendfile_in(void)
 	return fifo_reap_passed(pid, "the reader") ? KTAP_FAIL : KTAP_PASS;
 }
 
+/* sendfile wants a position to read from. */
 static int sendfile_out(void)
 {
 	int fd = opened(0, O_RDWR), file = memfd_create("to", MFD_CLOEXEC);
-	uint8_t *buf = pages(10000);
 
-	if (!reads_splice())
-		return ktap_skip("this kernel does not splice from such files");
-	if (put(fd, 10000, 1, 0) || !FIFO_GIVES(sendfile(file, fd, NULL, 10000), 10000) ||
-	    !FIFO_GIVES(pread(file, buf, 10000, 0), 10000) || fifo_verify(buf, 10000, 1, 0))
+	if (put(fd, 100, 1, 0) || !FIFO_FAILS(sendfile(file, fd, NULL, 100), EINVAL))
 		return KTAP_FAIL;
-	return KTAP_PASS;
+	return drain(fd, 1, 0) == 100 ? KTAP_PASS : KTAP_FAIL;
 }
 
 int main(int argc, char **argv)
@@ -2509,7 +2499,7 @@ int main(int argc, char **argv)
 		CHECK(killed),
 		CHECK(writers), CHECK(readers), CHECK(many_blocked), CHECK(blocked_leaves),
 		CHECK(channels), CHECK(channels_reset),
-		CHECK(open_modes), CHECK(open_often), CHECK(other_calls), CHECK(duplicates), CHECK(close_cancels),
+		CHECK(open_modes), CHECK(open_often), CHECK(other_calls), CHECK(duplicates), CHECK(close_meanwhile),
 		CHECK(splice_in), CHECK(splice_out), CHECK(sendfile_in), CHECK(sendfile_out),
 	};
 
