@@ -6,6 +6,7 @@ import "regexp"
 // test during which one of them is logged has failed, whatever it says itself.
 var complaints = regexp.MustCompile(`(?:` +
 	`\bBUG: ` + // oopses, KASAN, sleeping in atomic context, soft lockups
+	`|\bBUG \S+ \(.*\): ` + // objects of a slab: poison overwritten, still there
 	`|\bWARNING: ` + // WARN, lockdep, refcounts
 	`|\bOops\b` +
 	`|: [0-9a-f]{4} \[#\d+\]` + // the head of any other exception in the kernel
@@ -23,6 +24,11 @@ var complaints = regexp.MustCompile(`(?:` +
 	`|\bunchecked MSR access error\b` +
 	`|\bscheduling while atomic\b` +
 	`|\birq \d+: nobody cared\b` +
+	`|\bNo irq handler for vector\b` + // a device that was not made quiet
+	`|\bgenirq: Flags mismatch\b` +
+	`|\bsysfs: cannot create duplicate filename\b` +
+	`|\blist_(?:add|del) corruption\b` +
+	`|\bkmemleak: \d+ new suspected memory leaks\b` +
 	`|\bODEBUG: ` +
 	`)`)
 

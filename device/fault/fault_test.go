@@ -537,6 +537,16 @@ func TestArmRunning(t *testing.T) {
 	b.jobs(2)
 	wantSlice(t, "fired", b.plan.Fired(), Count{"irq[0]:drop@next", 1}, Count{"irq:drop@2", 0},
 		Count{"toy0/irq[1]:spurious@time 7us", 1}, Count{"irq:drop@6", 1})
+	if err := b.plan.Arm("irq:drop@next"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.plan.Arm("irq:drop@8; irq:drop@9"); err != nil {
+		t.Fatal(err)
+	}
+	b.plan.ClearFrom(5) // the others stay
+	b.jobs(3)
+	wantSlice(t, "fired, of which some were cleared", b.plan.Fired()[3:], Count{"irq:drop@6", 1}, Count{"irq:drop@next", 1},
+		Count{"irq:drop@8", 0}, Count{"irq:drop@9", 0})
 	if err := b.plan.Arm("irq:drop@x"); err == nil {
 		t.Error("a plan that can't be read was armed")
 	}

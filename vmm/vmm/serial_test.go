@@ -174,3 +174,81 @@ func TestHash(t *testing.T) {
 		}
 	}
 }
+
+// lines takes a guest's lines, and has them wait to be read.
+type lines struct {
+	line []byte
+	all  chan string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	for _, b := range p {
+		if l.line = append(l.line, b); b == '\n' {
+			l.all <- string(l.line)
+			l.line = nil
+		}
+	}
+	return len(p), nil
+}
+
+// TestConverse: a guest that converses does not notice how long its host thinks.
+// What the host writes may be more than a UART has room for, and in pieces.
+func TestConverse(t *testing.T) {
+	const rounds = 10
+	text := strings.Repeat("SOME TEXT, 0 TO 9; ", 10)
+	talk := func(t *testing.T, engine string, think func(), pauses *rand.Rand) (outcome, int64) {
+		heard := &lines{all: make(chan string, 1)}
+		m := machine(t, Config{Engine: engine, Serial: [2]io.Writer{heard}})
+		load(t, m, "")
+		m.Converse(0)
+		said := make(chan error, 1)
+		go func() {
+			for i := range rounds {
+				line := <-heard.all
+				if want := text + "\n"; i > 0 && line != want {
+					t.Errorf("round %d: %q", i, line)
+				}
+				think()
+				_, err := io.WriteString(m.Serial(0), text)
+				if err == nil {
+					_, err = io.WriteString(m.Serial(0), "\n")
+				}
+				if err != nil {
+					said <- err
+					return
+				}
+				m.Listen()
+			}
+			<-heard.all
+			think()
+			_, err := io.WriteString(m.Serial(0), "p")
+			m.Listen()
+			said <- err
+		}()
+		o := finish(t, m, newTranscript(), pauses)
+		if err := <-said; err != nil {
+			t.Fatal(err)
+		}
+		n, _ := m.Retired()
+		return o, n
+	}
+	onEngines(t, func(t *testing.T, engine string) {
+		want, n := talk(t, engine, func() {}, nil)
+		if engine != EngineSoft {
+			return
+		}
+		if n > 1_000_000 { // it polls: a thousandth of a second's
+			t.Errorf("%d instructions: it has waited", n)
+		}
+		random := rand.New(rand.NewPCG(3, 4))
+		for range 3 {
+			got, m := talk(t, engine, func() { time.Sleep(time.Duration(random.IntN(5_000_000))) }, nil)
+			if got != want || m != n {
+				t.Errorf("with a slow host it is another run, of %d instructions", m)
+			}
+		}
+		if got, m := talk(t, engine, func() { time.Sleep(time.Millisecond) }, rand.New(rand.NewPCG(5, 6))); got != want || m != n {
+			t.Errorf("with pauses it is another run, of %d instructions", m)
+		}
+	})
+}
