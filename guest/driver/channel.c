@@ -65,6 +65,7 @@ bool fifo_ready(struct fifo_ring *ring)
 		return false;
 	if (fifo_available(ring) >= needs)
 		return true;
+	ring->signalled = false;
 	if (!ring->claimed && ring->notify != needs) {
 		ring->notify = needs;
 		fifo_write(ring->regs, FIFO_NOTIFY, needs);
@@ -123,10 +124,23 @@ static void fifo_tell_fasync(struct fifo_ring *ring)
 	spin_lock_irq(&ring->lock);
 	ready = fifo_ready(ring);
 	tell = ready && !ring->signalled;
-	ring->signalled = ready;
+	ring->signalled |= tell;
 	spin_unlock_irq(&ring->lock);
 	if (tell)
 		kill_fasync(&ring->channel->fasync, SIGIO, ring->write ? POLL_OUT : POLL_IN);
+}
+
+/* Somebody wants SIGIO, from now on: for what will be, not for what is. */
+void fifo_expect(struct fifo_channel *ch)
+{
+	struct fifo_ring *rings[] = { &ch->rx, &ch->tx };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(rings); i++) {
+		spin_lock_irq(&rings[i]->lock);
+		rings[i]->signalled = fifo_ready(rings[i]);
+		spin_unlock_irq(&rings[i]->lock);
+	}
 }
 
 /* Tells all who wait that something has changed. */

@@ -26,7 +26,6 @@
 #include <linux/cdev.h>
 #include <linux/completion.h>
 #include <linux/device.h>
-#include <linux/errseq.h>
 #include <linux/fs.h>
 #include <linux/interrupt.h>
 #include <linux/kref.h>
@@ -194,7 +193,6 @@ struct fifo_ring {
  * @threshold: bytes before a read begins; under @rx's lock
  * @wait: for readiness, and for requests to be over
  * @fasync: who gets SIGIO
- * @write_error: errors of writes, for fsync
  * @debugfs: its folder
  */
 struct fifo_channel {
@@ -209,7 +207,6 @@ struct fifo_channel {
 	u32 threshold;
 	wait_queue_head_t wait;
 	struct fasync_struct *fasync;
-	errseq_t write_error;
 	struct dentry *debugfs;
 };
 
@@ -293,11 +290,11 @@ do {											\
 /**
  * struct fifo_file - an open file
  * @channel: that it is of
- * @written: the errors of writes that it knows of
+ * @write_failed: since the last fsync; under the lock of @channel's tx
  */
 struct fifo_file {
 	struct fifo_channel *channel;
-	errseq_t written;
+	bool write_failed;
 };
 
 /* Where a request is. */
@@ -314,8 +311,8 @@ enum fifo_request_state {
  * @ring: that does it
  * @iocb: to complete; NULL if somebody waits for @finished
  * @finished: it has ended
- * @file: that it was made through: only compared, as is
- * @owner: whose it is
+ * @file: that it was made through, which it keeps open
+ * @owner: whose it is: only compared
  * @pages: its memory
  * @npages: number of @pages
  * @pinned: @pages are pinned, by us
@@ -394,6 +391,7 @@ ssize_t fifo_claim(struct fifo_ring *ring, size_t want, bool nowait);
 void fifo_unclaim(struct fifo_ring *ring, size_t bytes);
 bool fifo_ready(struct fifo_ring *ring);
 void fifo_tell(struct fifo_channel *ch);
+void fifo_expect(struct fifo_channel *ch);
 bool fifo_channel_fill(struct fifo_channel *ch, u32 *fill);
 
 /* file.c */

@@ -33,7 +33,6 @@ static int fifo_open(struct inode *inode, struct file *file)
 	if (!f)
 		return -ENOMEM;
 	f->channel = ch;
-	f->written = errseq_sample(&ch->write_error);
 	file->private_data = f;
 	/*
 	 * No wait for the other side, and no allocation that sleeps, under
@@ -52,7 +51,7 @@ static int fifo_fasync(int fd, struct file *file, int on)
 	if (err < 0)
 		return err;
 	if (on)
-		fifo_tell(ch);	/* has the hardware tell of what comes */
+		fifo_expect(ch);
 	return 0;
 }
 
@@ -144,6 +143,7 @@ static int fifo_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	struct fifo_ring *tx = &f->channel->tx;
 	unsigned int ms = READ_ONCE(fifo_wait_ms);
 	long timeout = ms ? msecs_to_jiffies(ms) : MAX_SCHEDULE_TIMEOUT;
+	bool failed;
 	u64 last;
 
 	spin_lock_irq(&tx->lock);
@@ -157,7 +157,11 @@ static int fifo_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 		return -ETIMEDOUT;
 	if (READ_ONCE(tx->state) == FIFO_GONE)
 		return -ENODEV;
-	return errseq_check_and_advance(&f->channel->write_error, &f->written);
+	spin_lock_irq(&tx->lock);
+	failed = f->write_failed;
+	f->write_failed = false;
+	spin_unlock_irq(&tx->lock);
+	return failed ? -EIO : 0;
 }
 
 /* ioctls. */

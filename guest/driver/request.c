@@ -200,8 +200,11 @@ void fifo_request_end(struct fifo_request *req, int error, bool hard)
 	}
 	if (ring->aborting == req)
 		ring->aborting = NULL;
-	if (req->error && req->error != -ECANCELED && ring->write)
-		errseq_set(&ring->channel->write_error, -EIO);
+	if (ring->write && req->error && req->error != -ECANCELED && !req->nowait) {
+		struct fifo_file *f = req->file->private_data;
+
+		f->write_failed = true;
+	}
 	ring->claimed -= req->claim;
 	req->claim = 0;
 	req->state = FIFO_DONE;
