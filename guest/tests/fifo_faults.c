@@ -1087,8 +1087,8 @@ static int crowd_start(struct crowd *c, bool writes)
 		return -1;
 	return job_start(&c->sync_read, WAY_SYNC, fd, JOB_READ, c->p, N) ||
 	       job_start(&c->aio_read, WAY_AIO, fd, JOB_READ, c->p + N, N) ||
-	       job_start(&c->uring_read, WAY_URING_ASYNC, fd, JOB_READ, c->p + 2 * N, N) ||
-	       fifo_wait_flight(0, "rx", 3, "three reads") ? -1 : 0;
+	       job_start(&c->uring_read, WAY_URING, fd, JOB_READ, c->p + 2 * N, N) ||
+	       fifo_wait_flight(0, "rx", 2, "two reads") ? -1 : 0;
 }
 
 static bool crowd_job(struct job *j, const int *errors, const char *what)

@@ -24,8 +24,9 @@
 enum way {
 	WAY_SYNC,		/* readv or writev, in a thread */
 	WAY_AIO,		/* io_submit */
-	WAY_URING,		/* io_uring: in the driver's hands, or waiting for poll */
-	WAY_URING_ASYNC,	/* the same from io-wq: always in the driver's hands */
+	/* What has to wait is not in the driver's hands with these: they poll. */
+	WAY_URING,
+	WAY_URING_ASYNC,	/* from io-wq */
 	WAYS,
 };
 
@@ -45,6 +46,7 @@ struct job {
 	int fd;
 	struct iovec iov[JOB_VECTORS];
 	int vectors;
+	int refused;		/* what the submission itself came to */
 	ssize_t result;
 
 	pthread_t thread;	/* WAY_SYNC */
@@ -132,20 +134,32 @@ static inline void job_init(struct job *j, enum way way, int fd, enum job_direct
 static inline int job_startv(struct job *j, enum way way, int fd, enum job_direction direction,
 			     const struct iovec *iov, int vectors)
 {
-	int err;
-
 	job_init(j, way, fd, direction, iov, vectors);
 	if (job_prepare(j))
 		return -1;
-	err = job_submit(j);
-	if (err)
-		ktap_diag("%s: submission: %s", way_names[way], strerror(-err));
-	return err ? -1 : 0;
+	j->refused = job_submit(j);
+	return 0;
 }
 
 static inline int job_start(struct job *j, enum way way, int fd, enum job_direction direction, void *p, size_t n)
 {
 	return job_startv(j, way, fd, direction, &(struct iovec){ p, n }, 1);
+}
+
+/* Gives back what it took. */
+static inline void job_forget(struct job *j)
+{
+	switch (j->way) {
+	case WAY_SYNC:
+		close(j->ended);
+		break;
+	case WAY_AIO:
+		io_destroy(j->ctx);
+		break;
+	default:
+		io_uring_queue_exit(&j->ring);
+		break;
+	}
 }
 
 /* The result of what was submitted, within a time: a count, -errno, or JOB_HUNG. */
@@ -157,26 +171,28 @@ static inline ssize_t job_end_within(struct job *j, int ms)
 	struct io_uring_cqe *cqe = NULL;
 	struct io_event event;
 
+	if (j->refused) {
+		job_forget(j);
+		return j->result = j->refused;
+	}
 	switch (j->way) {
 	case WAY_SYNC:
 		if (poll(&p, 1, ms) <= 0)
 			return JOB_HUNG;
 		pthread_join(j->thread, NULL);
-		close(j->ended);
 		break;
 	case WAY_AIO:
 		if (io_getevents(j->ctx, 1, 1, &event, &ts) != 1)
 			return JOB_HUNG;
 		j->result = (long)event.res;
-		io_destroy(j->ctx);
 		break;
 	default:
 		if (io_uring_wait_cqe_timeout(&j->ring, &cqe, &limit) || !cqe)
 			return JOB_HUNG;
 		j->result = cqe->res;
-		io_uring_queue_exit(&j->ring);
 		break;
 	}
+	job_forget(j);
 	return j->result;
 }
 
