@@ -26,8 +26,8 @@
 #define DEVICE		0xf1f0
 
 #define RECORD		64	/* bytes of a small request */
-#define EVERY_WAY	(1u << WAYS)
-#define IN_FLIGHT	((EVERY_WAY - 1) & ~(1u << WAY_URING))	/* those that are in the driver's hands at once */
+#define EVERY_WAY	((1u << WAYS) - 1)
+#define HELD		(1u << WAY_SYNC | 1u << WAY_AIO)	/* by the driver: io_uring waits for poll first */
 
 /* The function, and its driver. */
 
@@ -144,6 +144,9 @@ static int reload(const char *parameters)
 /* Puts back what a check that failed has left. */
 static int restore(void)
 {
+	bool works;
+	int fd;
+
 	if (!find_function()) {
 		put(PCI "/rescan", "1");
 		if (!find_function())
@@ -153,10 +156,18 @@ static int restore(void)
 		ktap_diag("finit_module: %s", strerror(errno));
 		return -1;
 	}
-	return bound() ? 0 : attach();
+	if (!bound())
+		return attach();
+	/* It may be bound to a device that it takes for gone. */
+	fd = open("/dev/fifo0", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	works = fifo_info(fd).depth;
+	close(fd);
+	return works ? 0 : detach() || attach();
 }
 
-/* Lines of /proc/interrupts that name the driver. */
+/* Lines of /proc/interrupts with a handler of the driver's: it calls them by the function's address. */
 static int interrupt_lines(void)
 {
 	static char buf[1 << 16];
@@ -164,7 +175,7 @@ static int interrupt_lines(void)
 
 	if (slurp("/proc/interrupts", buf, sizeof(buf)) < 0)
 		return -1;
-	for (char *p = buf; (p = strstr(p, "fifo")); n++)
+	for (char *p = buf; (p = strstr(p, address)); n++)
 		p += strcspn(p, "\n");
 	return n;
 }
@@ -372,7 +383,7 @@ static int flight_start(struct flight *f, unsigned int ways)
 			    job_start(&f->writes[f->n], way, f->writer, JOB_WRITE, f->out[f->n], RECORD))
 				return -1;
 			/* The next one is to come behind it. */
-			held += way != WAY_URING;
+			held += HELD >> way & 1;
 			if (fifo_wait_flight(0, "rx", held, "a read in flight") ||
 			    fifo_wait_flight(1, "tx", held, "a write in flight"))
 				return -1;
@@ -616,7 +627,7 @@ static int unbind_in_flight(void)
 
 	if (result != KTAP_PASS)
 		return result;
-	if (flight_start(&f, EVERY_WAY - 1) || detach())
+	if (flight_start(&f, EVERY_WAY) || detach())
 		return KTAP_FAIL;
 	if (flight_end(&f, -ENODEV))
 		return KTAP_FAIL;
@@ -669,13 +680,13 @@ static int wait_events_only(int in, int out)
 
 static int wait_select(int in, int out)
 {
-	struct timeval limit = { .tv_sec = FIFO_WAIT_MS / 1000 };
+	struct timespec limit = { .tv_sec = FIFO_WAIT_MS / 1000 };
 	fd_set set;
 
 	FD_ZERO(&set);
 	FD_SET(out, &set);
 	(void)in;
-	return FIFO_GIVES(select(out + 1, NULL, &set, NULL, &limit), 1) ? KTAP_PASS : KTAP_FAIL;
+	return FIFO_GIVES(pselect(out + 1, NULL, &set, NULL, &limit, NULL), 1) ? KTAP_PASS : KTAP_FAIL;
 }
 
 static int wait_epoll(int in, int out)
@@ -709,7 +720,7 @@ static const struct waiter waiters[] = {
 	{ "a writer", SYS_write, wait_write },
 	{ "a process in poll", SYS_poll, wait_poll },
 	{ "a process in poll for nothing", SYS_poll, wait_events_only },
-	{ "a process in select", SYS_select, wait_select },
+	{ "a process in select", SYS_pselect6, wait_select },
 	{ "a process in epoll_wait", SYS_epoll_wait, wait_epoll },
 	{ "a process in fsync", SYS_fsync, wait_fsync },
 };
@@ -996,7 +1007,7 @@ static int unbind_dying(void)
 		pid_t pid;
 
 		d->ready = 0;
-		d->ways = fifo_between(&rng, 1, EVERY_WAY - 1);
+		d->ways = fifo_between(&rng, 1, EVERY_WAY);
 		pid = fifo_fork(be_doomed, d);
 		if (pid < 0 || fifo_futex_wait(&d->ready, 0, "requests in flight"))
 			return KTAP_FAIL;
@@ -1440,7 +1451,7 @@ static int resets_in_flight(const char *what, int (*reset)(const struct flight *
 	if (result != KTAP_PASS)
 		return result;
 	for (int i = 0; i < 3; i++) {
-		if (flight_start(&f, IN_FLIGHT))
+		if (flight_start(&f, HELD))
 			return KTAP_FAIL;
 		rx = fifo_stat(0, "rx", "errors");
 		tx = fifo_stat(1, "tx", "errors");
@@ -1594,7 +1605,7 @@ static int suspend_in_flight(void)
 	if (!can_nap())
 		return ktap_skip("this kernel has no /sys/power/pm_test");
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(depths) && result == KTAP_PASS; i++) {
-		if (flight_start(&f, EVERY_WAY - 1) || nap(depths[i]))
+		if (flight_start(&f, EVERY_WAY) || nap(depths[i]))
 			return ktap_fail("%s", depths[i]);
 		result = flight_goes_on(&f);
 		if (result == KTAP_FAIL)
@@ -1668,7 +1679,7 @@ static int remove_rescan(void)
 		return result;
 	for (int i = 0; i < 2; i++) {
 		fd = fifo_open(0, O_RDWR);
-		if (fd < 0 || (i && flight_start(&f, EVERY_WAY - 1)) || put(function("remove"), "1"))
+		if (fd < 0 || (i && flight_start(&f, EVERY_WAY)) || put(function("remove"), "1"))
 			return KTAP_FAIL;
 		if ((i && flight_end(&f, -ENODEV)) || gone(fd) || vanished())
 			return KTAP_FAIL;
@@ -1690,14 +1701,14 @@ static int surprise(void)
 		return result;
 	if (!ktap_has_host())
 		return ktap_skip("no host to take the device away");
-	if (flight_start(&f, EVERY_WAY - 1) || ktap_host(NULL, 0, "fault fifo/device:remove"))
+	if (flight_start(&f, EVERY_WAY) || ktap_host(NULL, 0, "fault fifo0/device:remove"))
 		return KTAP_FAIL;
 	/* Something has to be asked of it, or it would be noticed when the first request's time is up. */
 	if (job_do(WAY_AIO, f.reader, JOB_WRITE, &c, 1) != -ENODEV)
 		ktap_diag("a write after that did not end with ENODEV");
 	if (flight_end(&f, -ENODEV) || !FIFO_GIVES(unload(), 0) || unloaded())
 		result = KTAP_FAIL;
-	if (ktap_host(NULL, 0, "clear") || put(function("remove"), "1") || ktap_host(NULL, 0, "plug fifo") ||
+	if (ktap_host(NULL, 0, "clear") || put(function("remove"), "1") || ktap_host(NULL, 0, "plug fifo0") ||
 	    put(PCI "/rescan", "1"))
 		return KTAP_FAIL;
 	if (access(MODULE, F_OK) && !FIFO_GIVES(load(usual()), 0))
