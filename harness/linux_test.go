@@ -301,9 +301,6 @@ const forever = "1000000000"
 func TestVerdicts(t *testing.T) {
 	engine := engine(t)
 	kernel := defaultKernel(t)
-	script := func(path, text string) initramfs.File {
-		return initramfs.File{Path: path, Data: []byte("#!/bbin/gosh\n" + text + "\n"), Mode: 0o755}
-	}
 	for _, test := range []struct {
 		name   string
 		files  []initramfs.File
