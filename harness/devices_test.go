@@ -130,10 +130,10 @@ func TestFaults(t *testing.T) {
 					}
 					return m, err
 				},
-				Tests: []string{"devices", "devices"},
-				Host:  &host,
-				Alone: true,
-				Judge: func() error { return Unfired(host.Left()) },
+				Tests:    []string{"devices", "devices"},
+				Host:     &host,
+				Alone:    true,
+				Judge:    func() error { return Unfired(host.Left()) },
 				BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
 				Report: &report,
 			})

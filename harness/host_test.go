@@ -20,7 +20,9 @@ func script(path, text string) initramfs.File {
 }
 
 // ask is what a script does to ask its host, and to print the answer.
-func ask(command string) string { return "echo '# host: " + command + "'; read answer; echo \"# $answer\"\n" }
+func ask(command string) string {
+	return "echo '# host: " + command + "'; read answer; echo \"# $answer\"\n"
+}
 
 // slowHost takes its time.
 type slowHost struct{ *DeviceHost }
