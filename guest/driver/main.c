@@ -274,11 +274,19 @@ int fifo_channel_reset(struct fifo_channel *ch)
 {
 	struct fifo_ring *rings[] = { &ch->tx, &ch->rx };
 	struct fifo_device *fd = ch->device;
-	bool ok = true;
+	bool ok = true, again;
 	int i, err = 0;
 
-	if (mutex_lock_interruptible(&fd->recovery))
-		return -ERESTARTSYS;
+	/* During a function-level reset the registers are not there. */
+	do {
+		if (wait_event_interruptible(ch->wait, READ_ONCE(fd->removing) ||
+					     !READ_ONCE(fd->suspended)))
+			return -ERESTARTSYS;
+		mutex_lock(&fd->recovery);
+		again = fd->suspended && !fd->removing;
+		if (again)
+			mutex_unlock(&fd->recovery);
+	} while (again);
 	if (fd->removing || ch->rx.state == FIFO_GONE) {
 		err = -ENODEV;
 		goto unlock;

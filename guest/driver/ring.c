@@ -580,6 +580,21 @@ void fifo_ring_watch_by(struct fifo_ring *ring, unsigned long when)
 	mod_delayed_work(fifo_workqueue, &ring->watch, time_after(when, now) ? when - now : 0);
 }
 
+/* Has the time come of something that the watch was set for? With the lock held. */
+static bool fifo_ring_is_late(struct fifo_ring *ring)
+{
+	struct fifo_request *req;
+
+	if (!list_empty(&ring->posted) && !time_before(jiffies, ring->look_at))
+		return true;
+	if (ring->aborting && !time_before(jiffies, ring->abort_until))
+		return true;
+	list_for_each_entry(req, &ring->posted, node)
+		if (req->expires && !time_before(jiffies, req->deadline))
+			return true;
+	return false;
+}
+
 /* Ends requests whose time is up. With the lock held. */
 static void fifo_ring_expire(struct fifo_ring *ring)
 {
@@ -682,19 +697,21 @@ static void fifo_ring_watch(struct work_struct *work)
 	struct fifo_channel *ch = ring->channel;
 	enum fifo_found found = FIFO_FINE;
 	bool late, notified = false;
-	unsigned int n;
+	unsigned int n = 0;
 	u32 fill;
 
 	mutex_lock(&ring->service);
 	spin_lock_irq(&ring->lock);
 	ring->watching = false;
-	late = !list_empty(&ring->posted) && !time_before(jiffies, ring->look_at);
+	late = fifo_ring_is_late(ring);
 	spin_unlock_irq(&ring->lock);
 
-	n = fifo_ring_service_locked(ring, &notified);
+	/* Else completions are the interrupt's matter. */
+	if (late)
+		n = fifo_ring_service_locked(ring, &notified);
 
 	spin_lock_irq(&ring->lock);
-	if (late && n) {
+	if (n) {
 		ring->stats.lost_interrupts += n;
 		fifo_warn_once(ch->device, FIFO_LOGGED_INTERRUPT, "fifo%d %s: an interrupt was lost",
 			       ch->minor, ring->write ? "tx" : "rx");
