@@ -71,6 +71,23 @@ func compare(t *testing.T, what string, got, want outcome) {
 	}
 }
 
+// compareLines reports the lines in which two texts differ.
+func compareLines(t *testing.T, got, want string) {
+	t.Helper()
+	if got == want {
+		return
+	}
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			t.Errorf("line %d is\n%q, on this machine\n%q", i+1, g[i], w[i])
+		}
+	}
+	if len(g) != len(w) {
+		t.Errorf("%d lines, on this machine %d; the last is %q", len(g), len(w), g[len(g)-1])
+	}
+}
+
 // repeatable is a guest on the soft engine whose runs are to be the same.
 type repeatable struct {
 	*testing.T

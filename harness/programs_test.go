@@ -92,20 +92,3 @@ func libraries(t *testing.T, path string) (files []initramfs.File) {
 	}
 	return files
 }
-
-// compareLines reports the lines in which two texts differ.
-func compareLines(t *testing.T, got, want string) {
-	t.Helper()
-	if got == want {
-		return
-	}
-	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
-	for i := range min(len(g), len(w)) {
-		if g[i] != w[i] {
-			t.Errorf("line %d is\n%q, on this machine\n%q", i+1, g[i], w[i])
-		}
-	}
-	if len(g) != len(w) {
-		t.Errorf("%d lines, on this machine %d; the last is %q", len(g), len(w), g[len(g)-1])
-	}
-}
