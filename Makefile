@@ -13,7 +13,7 @@ export CPUS   ?= 1
 export SEEDS  ?= 1
 export APPEND ?=
 # Which kernels' builds, headers or both `make driver-lint` takes: of the above and debian-6.12.
-LINT ?= 6.12 6.1 debug debian debian-6.12
+LINT_KERNELS ?= 6.12 6.1 debug debian debian-6.12
 # Arguments of `make lab` and `make fuzz`.
 CMD      ?= uname -a
 FUZZTIME ?= 30s
@@ -60,9 +60,9 @@ kernel: deps ## build the guest kernel: KERNEL=6.12 (default), 6.1 or debug; of 
 driver: kernel ## build the driver for KERNEL
 	@guest/driver/build $(KERNEL)
 
-driver-lint: deps ## the driver with W=1 and sparse on the kernels of LINT, by default all, and checkpatch
-	@for k in $(filter-out debian%,$(LINT)); do kernel-config/build $$k || exit 1; done
-	@guest/driver/build --lint $(LINT)
+driver-lint: deps ## the driver with W=1 and sparse on the kernels of LINT_KERNELS, by default all, and checkpatch
+	@for k in $(filter-out debian%,$(LINT_KERNELS)); do kernel-config/build $$k || exit 1; done
+	@guest/driver/build --lint $(LINT_KERNELS)
 
 image: guest driver ## build the guest's root file system, with agent, tests, and the driver for all kernels that it was built for
 	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests \
