@@ -196,29 +196,32 @@ static inline ssize_t job_end_within(struct job *j, int ms)
 	return j->result;
 }
 
+/* The same with a bound: beyond it the check is over, since the job's memory is still in use. */
 static inline ssize_t job_end(struct job *j)
 {
 	ssize_t n = job_end_within(j, FIFO_WAIT_MS);
 
-	if (n == JOB_HUNG)
-		ktap_diag("waited %d s for a %s by %s", FIFO_WAIT_MS / 1000,
-			  j->direction == JOB_WRITE ? "write" : "read", way_names[j->way]);
-	return n;
+	if (n != JOB_HUNG)
+		return n;
+	ktap_diag("waited %d s for a %s by %s", FIFO_WAIT_MS / 1000, j->direction == JOB_WRITE ? "write" : "read",
+		  way_names[j->way]);
+	fflush(stdout);
+	_exit(KTAP_FAIL);
 }
 
-/* Begins and ends it. */
+/* Begins and ends it. ENOBUFS: it could not be submitted, which was said. */
 static inline ssize_t job_do(enum way way, int fd, enum job_direction direction, void *p, size_t n)
 {
 	struct job j;
 
-	return job_start(&j, way, fd, direction, p, n) ? JOB_HUNG : job_end(&j);
+	return job_start(&j, way, fd, direction, p, n) ? -ENOBUFS : job_end(&j);
 }
 
 static inline ssize_t job_dov(enum way way, int fd, enum job_direction direction, const struct iovec *iov, int n)
 {
 	struct job j;
 
-	return job_startv(&j, way, fd, direction, iov, n) ? JOB_HUNG : job_end(&j);
+	return job_startv(&j, way, fd, direction, iov, n) ? -ENOBUFS : job_end(&j);
 }
 
 #endif
