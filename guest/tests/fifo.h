@@ -30,6 +30,7 @@
 #error "define _GNU_SOURCE first"
 #endif
 
+#include <dirent.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -543,6 +544,33 @@ static inline bool fifo_flight_is(void *arg)
 static inline int fifo_wait_flight(int channel, const char *ring, long long n, const char *what)
 {
 	return fifo_until(fifo_flight_is, &(struct fifo_flight){ channel, ring, n }, what);
+}
+
+/* Reads all that sysfs and debugfs have of the channels, for tests in which these come and go: nothing is judged. */
+static inline void fifo_look(void)
+{
+	static const char *const folders[] = { "/sys/class/fifo", "/sys/kernel/debug/fifo_aio" };
+	static const char *const rings[] = { "", "/tx", "/rx" };
+	static char buf[65536];
+
+	for (size_t i = 0; i < FIFO_ARRAY_SIZE(folders) * 2 * FIFO_ARRAY_SIZE(rings); i++) {
+		char folder[128], path[512];
+		struct dirent *e;
+		DIR *d;
+
+		/* In sysfs a ring is a folder, in debugfs a file. */
+		snprintf(folder, sizeof(folder), "%s/fifo%zu%s", folders[i / 6], i / 3 % 2, rings[i % 3]);
+		d = opendir(folder);
+		if (!d)
+			slurp(folder, buf, sizeof(buf));
+		while (d && (e = readdir(d))) {
+			snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
+			slurp(path, buf, sizeof(buf));
+		}
+		if (d)
+			closedir(d);
+	}
+	slurp("/proc/interrupts", buf, sizeof(buf));
 }
 
 /* Writes all of buf; 0, or -1 after saying what went wrong. */

@@ -8,7 +8,6 @@
  * the device works as before.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <linux/netlink.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -858,35 +857,13 @@ static int play(void *arg)
 	return __atomic_load_n(&t->stop, __ATOMIC_ACQUIRE) ? KTAP_PASS : ktap_fail("channel %d does not come back", channel);
 }
 
-/* Reads all that sysfs and debugfs have to tell until it is told to stop. */
+/* Looks at sysfs and debugfs until it is told to stop. */
 static int look(void *arg)
 {
-	static const char *const folders[] = { "/sys/class/fifo", "/sys/kernel/debug/fifo_aio" };
-	static const char *const rings[] = { "", "/tx", "/rx" };
 	struct player *p = arg;
-	static char buf[1 << 16];
 
 	while (!__atomic_load_n(&p->traffic->stop, __ATOMIC_ACQUIRE)) {
-		for (size_t i = 0; i < FIFO_ARRAY_SIZE(folders) * 2 * FIFO_ARRAY_SIZE(rings); i++) {
-			char path[300];
-			struct dirent *e;
-			DIR *d;
-
-			snprintf(path, sizeof(path), "%s/fifo%zu%s", folders[i / 6], i / 3 % 2, rings[i % 3]);
-			d = opendir(path);
-			if (!d) {
-				slurp(path, buf, sizeof(buf));
-				continue;
-			}
-			while ((e = readdir(d))) {
-				snprintf(path, sizeof(path), "%s/fifo%zu%s/%s", folders[i / 6], i / 3 % 2, rings[i % 3],
-					 e->d_name);
-				slurp(path, buf, sizeof(buf));
-			}
-			closedir(d);
-		}
-		slurp("/proc/interrupts", buf, sizeof(buf));
-		slurp(function("resource"), buf, sizeof(buf));
+		fifo_look();
 		usleep(100);
 	}
 	return KTAP_PASS;
