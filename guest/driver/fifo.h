@@ -57,6 +57,8 @@
 #define FIFO_TAKE_AT_ONCE	64
 /* Resets of a ring, or of the device, without a good completion since: then the next step. */
 #define FIFO_MAX_RESETS		2
+/* So often a doorbell is rung again. */
+#define FIFO_MAX_BELLS		2
 
 /* Parameters of the module; main.c has them. */
 extern unsigned int fifo_timeout_ms;
@@ -125,6 +127,8 @@ enum fifo_ring_state {
  * @look_done: completions at the last look
  * @look_bytes: bytes moved at the last look
  * @looked: the last look found work that the hardware could do
+ * @bells: that were rung again since the last completion
+ * @stuck: the first request timed out: aborting it may not be enough
  * @completions: that were taken
  * @resets: since the last good completion
  * @coalesce: value of COALESCE
@@ -174,6 +178,8 @@ struct fifo_ring {
 	u64 look_done;
 	u32 look_bytes;
 	bool looked;
+	unsigned int bells;
+	bool stuck;
 	u64 completions;
 	unsigned int resets;
 	u32 coalesce;
@@ -413,7 +419,7 @@ bool fifo_has(struct fifo_ring *ring, struct file *file, fl_owner_t owner, u64 c
 int fifo_ring_create(struct fifo_ring *ring, u32 entries);
 void fifo_ring_free(struct fifo_ring *ring);
 bool fifo_ring_setup(struct fifo_ring *ring);
-void fifo_ring_run(struct fifo_ring *ring);
+bool fifo_ring_run(struct fifo_ring *ring);
 void fifo_ring_submit(struct fifo_ring *ring, struct fifo_request *req);
 bool fifo_ring_service(struct fifo_ring *ring, bool interrupt);
 void fifo_ring_kick(struct fifo_ring *ring);

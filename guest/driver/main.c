@@ -195,11 +195,11 @@ static int fifo_start(struct fifo_device *fd)
 		struct fifo_ring *ring = fifo_ring_at(fd, i);
 
 		spin_lock_irq(&ring->lock);
-		fifo_ring_run(ring);
+		ok &= fifo_ring_run(ring);
 		spin_unlock_irq(&ring->lock);
 		fifo_tell(ring->channel);
 	}
-	return 0;
+	return ok ? 0 : -EIO;
 }
 
 /* Recovery. */
@@ -313,9 +313,7 @@ int fifo_channel_reset(struct fifo_channel *ch)
 	fifo_write(ch->regs, FIFO_CH_CONTROL, FIFO_CH_CONTROL_FLUSH);
 	for (i = 0; i < ARRAY_SIZE(rings); i++) {
 		spin_lock_irq(&rings[i]->lock);
-		ok &= fifo_ring_setup(rings[i]);
-		if (ok)
-			fifo_ring_run(rings[i]);
+		ok &= fifo_ring_setup(rings[i]) && fifo_ring_run(rings[i]);
 		spin_unlock_irq(&rings[i]->lock);
 	}
 	if (!ok) {

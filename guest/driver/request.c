@@ -112,15 +112,23 @@ static enum dma_data_direction fifo_direction(struct fifo_request *req)
 	return req->ring->write ? DMA_TO_DEVICE : DMA_FROM_DEVICE;
 }
 
+/*
+ * Programs' buffers may share cache lines, and be in several requests at once.
+ * That is their matter, as with any direct I/O; the kernel's DMA debugging takes it
+ * for a mistake of ours unless caches are looked after separately.
+ */
+#define FIFO_DMA_ATTRS	DMA_ATTR_SKIP_CPU_SYNC
+
 static int fifo_map(struct fifo_request *req)
 {
 	struct device *dev = &req->ring->channel->device->pdev->dev;
 	int n;
 
 	sg_mark_end(&req->sg[req->nents - 1]);
-	n = dma_map_sg(dev, req->sg, req->nents, fifo_direction(req));
+	n = dma_map_sg_attrs(dev, req->sg, req->nents, fifo_direction(req), FIFO_DMA_ATTRS);
 	if (!n)
 		return -ENOMEM;
+	dma_sync_sg_for_device(dev, req->sg, req->nents, fifo_direction(req));
 	req->dma_nents = n;
 	req->next_sg = req->sg;
 	return 0;
@@ -129,9 +137,12 @@ static int fifo_map(struct fifo_request *req)
 /* Gives the memory back; the hardware has done with it. */
 static void fifo_give_back(struct fifo_request *req)
 {
-	if (req->dma_nents)
-		dma_unmap_sg(&req->ring->channel->device->pdev->dev, req->sg, req->nents,
-			     fifo_direction(req));
+	struct device *dev = &req->ring->channel->device->pdev->dev;
+
+	if (req->dma_nents) {
+		dma_sync_sg_for_cpu(dev, req->sg, req->nents, fifo_direction(req));
+		dma_unmap_sg_attrs(dev, req->sg, req->nents, fifo_direction(req), FIFO_DMA_ATTRS);
+	}
 	req->dma_nents = 0;
 	fifo_unpin(req, 0, !req->ring->write && (req->done || req->hard));
 	if (req->pages != req->few_pages) {

@@ -162,12 +162,16 @@ static void fifo_ring_ended(struct fifo_ring *ring, struct fifo_request *req, u1
 	switch (status) {
 	case FIFO_COMP_OK:
 		ring->resets = 0;
+		ring->stuck = false;
 		atomic_set(&ring->channel->device->resets_in_a_row, 0);
 		fallthrough;
 	case FIFO_COMP_ABORTED:
 		fifo_request_advance(req, done);
 		if (ring->aborting == req)
 			ring->aborting = NULL;
+		/* It does aborts; does it do anything else? */
+		if (status == FIFO_COMP_ABORTED && ring->stuck)
+			ring->error = true;
 		if (req->done < req->size && !req->error &&
 		    (ring->write || (req->requeue && !req->done))) {
 			req->requeue = false;
@@ -233,6 +237,7 @@ static bool fifo_ring_take_one(struct fifo_ring *ring)
 	/* Whoever is first now has its time from now on. */
 	ring->look_at = jiffies + msecs_to_jiffies(fifo_timeout_ms);
 	ring->looked = false;
+	ring->bells = 0;
 	fifo_ring_ended(ring, req, status, done);
 	return true;
 }
@@ -419,6 +424,8 @@ static void fifo_ring_forget(struct fifo_ring *ring)
 	ring->phase = 1;
 	ring->error = false;
 	ring->blamed = false;
+	ring->stuck = false;
+	ring->bells = 0;
 	ring->notify = 0;
 	memset(ring->comp, 0, ring->entries * sizeof(*ring->comp));
 }
@@ -443,12 +450,15 @@ bool fifo_ring_setup(struct fifo_ring *ring)
 	       fifo_read(regs, FIFO_COMP_SIZE) == ilog2(ring->entries);
 }
 
-/* Lets the ring work, on all that has come meanwhile. With the lock held. */
-void fifo_ring_run(struct fifo_ring *ring)
+/* Lets the ring work, on all that has come meanwhile. Does it? With the lock held. */
+bool fifo_ring_run(struct fifo_ring *ring)
 {
 	fifo_write(ring->regs, FIFO_RING_CONTROL, FIFO_RING_RUN);
+	if (!(fifo_read(ring->regs, FIFO_RING_CONTROL) & FIFO_RING_RUN))
+		return false;
 	ring->state = FIFO_RUNNING;
 	fifo_ring_post(ring);
+	return true;
 }
 
 /*
@@ -506,9 +516,8 @@ static void fifo_ring_reset(struct fifo_ring *ring)
 		ok = ++ring->resets <= FIFO_MAX_RESETS && fifo_ring_setup(ring);
 	}
 	trace_fifo_reset(ring, status);
-	if (ok)
-		fifo_ring_run(ring);
-	else
+	ok = ok && fifo_ring_run(ring);
+	if (!ok)
 		ring->state = FIFO_STOPPED;	/* until the device's reset */
 	spin_unlock_irq(&ring->lock);
 	fifo_warn_once(fd, FIFO_LOGGED_RING, "fifo%d %s: ring reset, status %#x",
@@ -659,6 +668,10 @@ static enum fifo_found fifo_ring_look(struct fifo_ring *ring)
 	    !(fifo_read(fd->regs, FIFO_CONTROL) & FIFO_CONTROL_ENABLE))
 		return FIFO_RESET_DEVICE;
 	if (fifo_read(ring->regs, FIFO_RING_TAIL) != ring->tail) {
+		if (ring->bells++ == FIFO_MAX_BELLS) {
+			fifo_ring_broken(ring, "doorbells are lost");
+			return FIFO_RESET_RING;
+		}
 		fifo_warn_once(fd, FIFO_LOGGED_DOORBELL, "fifo%d %s: a doorbell was lost",
 			       ch->minor, ring->write ? "tx" : "rx");
 		ring->stats.doorbells++;
@@ -685,8 +698,8 @@ static enum fifo_found fifo_ring_look(struct fifo_ring *ring)
 	}
 	fifo_warn_once(fd, FIFO_LOGGED_TIMEOUT, "fifo%d %s: a request timed out", ch->minor,
 		       ring->write ? "tx" : "rx");
-	if (!req->error)
-		fifo_request_cancel(req, -ETIMEDOUT);
+	ring->stuck = true;
+	fifo_request_cancel(req, -ETIMEDOUT);
 	return FIFO_FINE;
 }
 
