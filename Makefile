@@ -22,14 +22,14 @@ B     := build
 IMAGE := $(B)/guest.cpio
 
 # Debian packages, by what they are for: the guest's programs, its kernels, the driver, the lab.
-PACKAGES := gcc libc6-dev make libaio-dev liburing-dev \
+PACKAGES := gcc libc6-dev make libaio-dev liburing-dev dpkg-dev \
 	flex bison bc libelf-dev xz-utils lz4 zstd kmod cpio rsync \
 	linux-source-6.12 linux-source-6.1 \
 	sparse perl \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel driver driver-lint image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-device bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel driver driver-lint image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -111,6 +111,14 @@ fuzz: deps ## each fuzz test for FUZZTIME
 bench-boot: fifovm image ## boot to power-off on engine soft, beside QEMU's emulation
 	@$(MAKE) --no-print-directory kernel KERNEL=6.12
 	@go run ./harness/bootbench -engine soft -kernel $(B)/kernel/6.12/vmlinux
+
+bench-aio: fifovm guest ## synchronous and asynchronous I/O through the driver, on engine soft, with CPUS CPUs; and fio
+	@$(MAKE) --no-print-directory driver KERNEL=6.12
+	@guest/bench/fio
+	@go run ./initramfs/cmd/mkinitramfs -o $(B)/bench.cpio --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/bench:/tests \
+		--files $(B)/fio/fio:/bin/fio --files $(B)/modules:/lib/modules
+	@set -o pipefail; for c in $(CPUS); do echo "cpus: $$c"; $(B)/fifovm test --engine soft --kernel $(B)/kernel/6.12/vmlinux --initrd $(B)/bench.cpio \
+		--cpus $$c --device fifo --verbose --timeout 30m | sed -n -e 's/^  | # bench: //p' -e '/FAILED/,$$p' || exit 1; done
 
 bench-device: deps ## the FIFO's model alone, beside a plain copy
 	@go run ./device/fifo/bench
