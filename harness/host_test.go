@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,9 @@ func script(path, text string) initramfs.File {
 func ask(command string) string {
 	return "echo '# host: " + command + "'; read answer; echo \"# $answer\"\n"
 }
+
+// pass is what a script does that has passed.
+const pass = "echo 1..1; echo ok 1 it\n"
 
 // slowHost takes its time.
 type slowHost struct{ *DeviceHost }
@@ -45,13 +49,7 @@ func (failingHost) End() error { return nil }
 func TestHost(t *testing.T) {
 	engine := engine(t)
 	kernel := defaultKernel(t)
-	const pass = "echo 1..1; echo ok 1 it\n"
-	for _, test := range []struct {
-		name, script string
-		host         func(*DeviceHost) Host
-		reason       string   // of the failure; empty: there is none
-		output       []string // lines, in order
-	}{
+	cases := []hostCase{
 		{name: "answers", script: ask("fault edu0/irq:drop; fifo0/irq:dup; edu0/device:stall@time 1ms") + ask("clear") + ask("retired") + pass,
 			reason: "invalid: the faults edu0/irq:drop and fifo0/irq:dup never fired", // nobody uses their interrupts
 			output: []string{"ok", "error never fired: edu0/irq:drop; fifo0/irq:dup"}},
@@ -71,64 +69,94 @@ func TestHost(t *testing.T) {
 		{name: "a long answer", script: ask("why") + pass, host: func(*DeviceHost) Host { return failingHost{} }, output: []string{"error why why why why"}},
 		{name: "no host", script: ask("fired") + pass, host: func(*DeviceHost) Host { return nil }, output: []string{"error there is no host for tests here"}},
 		{name: "a slow host", script: ask("clear") + pass, host: func(h *DeviceHost) Host { return slowHost{h} }, output: []string{"ok 0"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
-			var report, output strings.Builder
-			host := new(DeviceHost)
-			o := Options{
-				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
-					m, err := tryLoad(dir, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial, Devices: newDevices(t)}, kernel,
-						KernelWords, script("/tests/first", test.script), script("/tests/second", ask("fired")+"echo; "+pass))
-					if err == nil {
-						*host = *broken(t, m, "edu0/event:drop@1000000") // which nobody asks for
-					}
-					return m, err
-				},
-				Tests: []string{"first", "second"},
-				Host:  host, Output: &output, Report: &report,
-				BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
+	}
+	// Those with the same host share a guest.
+	for _, test := range cases {
+		if test.host != nil {
+			t.Run(test.name, func(t *testing.T) { askHost(t, engine, kernel, test) })
+		}
+	}
+	t.Run("usual", func(t *testing.T) {
+		askHost(t, engine, kernel, slices.DeleteFunc(cases, func(c hostCase) bool { return c.host != nil })...)
+	})
+}
+
+// hostCase is a test that asks its host.
+type hostCase struct {
+	name, script string
+	host         func(*DeviceHost) Host // nil: the usual one
+	reason       string                 // of the failure; empty: there is none
+	output       []string               // answers, in order
+}
+
+// askHost has a guest run tests, all with the first one's host, and each with
+// another test behind it.
+func askHost(t *testing.T, engine, kernel string, cases ...hostCase) {
+	const after = "after"
+	var report, output strings.Builder
+	files := []initramfs.File{script("/tests/"+after, ask("fired")+pass)}
+	var tests []string
+	for i, c := range cases {
+		name := fmt.Sprint("case", i)
+		files = append(files, script("/tests/"+name, c.script))
+		tests = append(tests, name, after)
+	}
+	host := new(DeviceHost)
+	o := Options{
+		Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+			m, err := tryLoad(t.TempDir(), vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial, Devices: newDevices(t)},
+				kernel, KernelWords, files...)
+			if err == nil {
+				*host = *broken(t, m, "edu0/event:drop@1000000") // which is nobody's
 			}
-			if test.host != nil {
-				o.Host = test.host(host)
-			}
-			results, err := Run(t.Context(), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(results) != 2 {
-				t.Fatalf("%d results, want 2:\n%s", len(results), &report)
-			}
-			first, second := results[0], results[1]
-			if first.Err == nil && test.reason != "" || first.Err != nil && first.Err.Error() != "first: "+test.reason {
-				t.Errorf("verdict %v, want %q", first.Err, test.reason)
-			}
-			if second.Err != nil {
-				t.Errorf("the test after it: %v", second.Err)
-			}
-			if test.host == nil && (len(second.Output) < 2 || second.Output[1] != "# error there is no fault armed") {
-				t.Errorf("the test after it finds what the first has left: %q", second.Output)
-			}
-			rest := first.Output
-			for _, want := range test.output {
-				for len(rest) > 0 && !strings.HasPrefix(rest[0], "# "+want) {
-					rest = rest[1:]
-				}
-				if len(rest) == 0 {
-					t.Errorf("%q is missing in what it was told:\n%s", want, strings.Join(first.Output, "\n"))
-					break
-				}
+			return m, err
+		},
+		Tests: tests,
+		Host:  host, Output: &output, Report: &report,
+		BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
+	}
+	usual := cases[0].host == nil
+	if !usual {
+		o.Host = cases[0].host(host)
+	}
+	results, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != len(tests) {
+		t.Fatalf("%d results, want %d:\n%s", len(results), len(tests), &report)
+	}
+	for i, c := range cases {
+		got, next := results[2*i], results[2*i+1]
+		if got.Err == nil && c.reason != "" || got.Err != nil && got.Err.Error() != tests[2*i]+": "+c.reason {
+			t.Errorf("%s: verdict %v, want %q", c.name, got.Err, c.reason)
+		}
+		if next.Err != nil {
+			t.Errorf("%s: the test after it: %v", c.name, next.Err)
+		}
+		if usual && (len(next.Output) < 2 || next.Output[1] != "# error there is no fault armed") {
+			t.Errorf("%s: the test after it finds what it has left: %q", c.name, next.Output)
+		}
+		rest := got.Output
+		for _, want := range c.output {
+			for len(rest) > 0 && !strings.HasPrefix(rest[0], "# "+want) {
 				rest = rest[1:]
 			}
-			for _, line := range append(first.Output, second.Output...) {
-				if before, after, found := strings.Cut(output.String(), "  | "+line+"\n"); !found || before != "" {
-					t.Errorf("what the tests print does not come: %q", line)
-				} else {
-					output.Reset()
-					output.WriteString(after)
-				}
+			if len(rest) == 0 {
+				t.Errorf("%s: %q is missing in what it was told:\n%s", c.name, want, strings.Join(got.Output, "\n"))
+				break
 			}
-		})
+			rest = rest[1:]
+		}
+	}
+	var want strings.Builder
+	for _, r := range results {
+		for _, line := range r.Output {
+			want.WriteString("  | " + line + "\n")
+		}
+	}
+	if output.String() != want.String() {
+		t.Errorf("what the tests print comes as\n%s\nwant\n%s", &output, &want)
 	}
 }
 
