@@ -28,16 +28,32 @@ bool fifo_channel_fill(struct fifo_channel *ch, u32 *fill)
 	return *fill <= ch->device->depth;
 }
 
-/* Bytes that a new request could move without waiting; with the lock held. */
+/*
+ * Bytes that a new request could move without waiting; with the lock held. What
+ * the hardware has moved, though no completion has told yet, is in FILL already:
+ * claims of it don't count. For that, both have to be of the same moment.
+ */
 static size_t fifo_available(struct fifo_ring *ring)
 {
 	struct fifo_channel *ch = ring->channel;
-	u32 fill, all;
+	size_t claimed = ring->claimed;
+	u32 fill, all, moved, before;
+	int tries = FIFO_TRIES;
 
 	if (ring->state != FIFO_RUNNING || !fifo_channel_fill(ch, &fill))
 		return 0;
+	if (claimed) {
+		moved = fifo_moved(ring);
+		do {
+			if (!tries-- || !fifo_channel_fill(ch, &fill))
+				return 0;
+			before = moved;
+			moved = fifo_moved(ring);
+		} while (moved != before);
+		claimed -= min_t(size_t, claimed, moved - ring->moved);
+	}
 	all = ring->write ? ch->device->depth - fill : fill;
-	return all > ring->claimed ? all - ring->claimed : 0;
+	return all > claimed ? all - claimed : 0;
 }
 
 /* Bytes without which a request of size is not begun. */

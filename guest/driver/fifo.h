@@ -57,6 +57,8 @@
 #define FIFO_TAKE_AT_ONCE	64
 /* Resets of a ring, or of the device, without a good completion since: then the next step. */
 #define FIFO_MAX_RESETS		2
+/* So often two registers are read that must be of the same moment. */
+#define FIFO_TRIES		8
 /* So often a doorbell is rung again. */
 #define FIFO_MAX_BELLS		2
 
@@ -111,6 +113,7 @@ enum fifo_ring_state {
  * @cookie: of the last request
  * @requests: that were accepted and have not ended
  * @claimed: bytes that they want
+ * @moved: bytes that were moved as far as completions told, in the hardware's count
  * @queued: requests that are not with the hardware, in order
  * @posted: requests that are, in order
  * @done: requests that are over, but for telling
@@ -162,6 +165,7 @@ struct fifo_ring {
 	u64 cookie;
 	unsigned int requests;
 	size_t claimed;
+	u32 moved;
 	struct list_head queued;
 	struct list_head posted;
 	struct list_head done;
@@ -458,9 +462,10 @@ static inline size_t fifo_read_needs(struct fifo_channel *ch, size_t room)
 	return min_t(size_t, max_t(u32, 1, ch->threshold), room);
 }
 
-static inline struct fifo_ring *fifo_other(struct fifo_ring *ring)
+/* The hardware's count of bytes that were moved, its lower half. */
+static inline u32 fifo_moved(struct fifo_ring *ring)
 {
-	return ring->write ? &ring->channel->rx : &ring->channel->tx;
+	return fifo_read(ring->channel->regs, ring->write ? FIFO_TX_BYTES : FIFO_RX_BYTES);
 }
 
 #endif /* FIFO_H */

@@ -162,8 +162,9 @@ static struct fifo_request *fifo_request_alloc(struct fifo_ring *ring, struct ki
 	req = kmem_cache_alloc(fifo_request_cache, nowait ? GFP_NOWAIT : GFP_KERNEL);
 	if (!req)
 		return NULL;
+	/* But for few_pages and few_sg, which are large and written when used. */
 	memset(req, 0, offsetof(struct fifo_request, few_pages));
-	memset(&req->next_sg, 0, sizeof(*req) - offsetof(struct fifo_request, next_sg));
+	memset_startat(req, 0, next_sg);
 	req->ring = ring;
 	req->file = iocb->ki_filp;
 	req->owner = current->files;

@@ -233,6 +233,7 @@ static bool fifo_ring_take_one(struct fifo_ring *ring)
 		ring->phase ^= 1;
 	}
 	ring->head = head;
+	ring->moved += done;
 	ring->completions++;
 	/* Whoever is first now has its time from now on. */
 	ring->look_at = jiffies + msecs_to_jiffies(fifo_timeout_ms);
@@ -247,7 +248,8 @@ static unsigned int fifo_ring_take(struct fifo_ring *ring)
 {
 	unsigned int n;
 
-	if (ring->state >= FIFO_FAILED)
+	/* A stopped ring has had its requests ended, perhaps: then nothing is to come. */
+	if (ring->state >= FIFO_FAILED || (ring->state == FIFO_STOPPED && list_empty(&ring->posted)))
 		return 0;
 	for (n = 0; n < FIFO_TAKE_AT_ONCE && !ring->error && fifo_ring_take_one(ring);)
 		n++;
@@ -386,8 +388,10 @@ static void fifo_ring_end_all(struct fifo_ring *ring, int error)
 
 	ring->aborting = NULL;
 	ring->aborts_wanted = false;
-	list_for_each_entry_safe(req, next, &ring->posted, node)
+	list_for_each_entry_safe(req, next, &ring->posted, node) {
+		req->error = 0;		/* nobody knows what was moved before its abort */
 		fifo_request_end(req, error, true);
+	}
 	list_for_each_entry_safe(req, next, &ring->queued, node)
 		fifo_request_end(req, error, true);
 }
@@ -427,6 +431,7 @@ static void fifo_ring_forget(struct fifo_ring *ring)
 	ring->stuck = false;
 	ring->bells = 0;
 	ring->notify = 0;
+	ring->moved = fifo_moved(ring);
 	memset(ring->comp, 0, ring->entries * sizeof(*ring->comp));
 }
 
@@ -531,6 +536,10 @@ void fifo_ring_fail(struct fifo_ring *ring, enum fifo_ring_state state, int erro
 {
 	mutex_lock(&ring->service);
 	spin_lock_irq(&ring->lock);
+	/* What has ended before, has. */
+	if (ring->state == FIFO_RUNNING && fifo_ring_halt(ring))
+		while (!ring->error && fifo_ring_take_one(ring))
+			;
 	if (ring->state != FIFO_GONE)
 		ring->state = state;
 	fifo_ring_end_all(ring, error);
@@ -649,7 +658,7 @@ static enum fifo_found fifo_ring_look(struct fifo_ring *ring)
 	struct fifo_device *fd = ch->device;
 	struct fifo_request *req = list_first_entry(&ring->posted, struct fifo_request, node);
 	u32 status = fifo_read(ring->regs, FIFO_RING_STATUS);
-	u32 bytes = fifo_read(ch->regs, ring->write ? FIFO_TX_BYTES : FIFO_RX_BYTES);
+	u32 bytes = fifo_moved(ring);
 	u32 fill;
 	bool looked = ring->looked && ring->look_bytes == bytes &&
 		      ring->look_done == ring->completions;

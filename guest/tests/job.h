@@ -170,6 +170,7 @@ static inline ssize_t job_end_within(struct job *j, int ms)
 	struct pollfd p = { .fd = j->ended, .events = POLLIN };
 	struct io_uring_cqe *cqe = NULL;
 	struct io_event event;
+	int n;
 
 	if (j->refused) {
 		job_forget(j);
@@ -182,7 +183,11 @@ static inline ssize_t job_end_within(struct job *j, int ms)
 		pthread_join(j->thread, NULL);
 		break;
 	case WAY_AIO:
-		if (io_getevents(j->ctx, 1, 1, &event, &ts) != 1)
+		/* Work of an io_uring of this thread interrupts it. */
+		do
+			n = io_getevents(j->ctx, 1, 1, &event, &ts);
+		while (n == -EINTR);
+		if (n != 1)
 			return JOB_HUNG;
 		j->result = (long)event.res;
 		break;
