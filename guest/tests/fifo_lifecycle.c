@@ -14,9 +14,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/utsname.h>
 
 #include "job.h"
+#include "module.h"
 
 #define PCI		"/sys/bus/pci"
 #define DRIVER		PCI "/drivers/fifo_aio"
@@ -84,60 +84,23 @@ static bool bound(void)
 	return !access(function("driver"), F_OK);
 }
 
-/* Loads the module: 0 or -1 with errno. */
-static int load(const char *parameters)
-{
-	struct utsname name;
-	char path[256];
-	int fd, err;
-
-	uname(&name);
-	snprintf(path, sizeof(path), "/lib/modules/%s/fifo_aio.ko", name.release);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	err = syscall(SYS_finit_module, fd, parameters, 0);
-	close(fd);
-	return err;
-}
-
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "fifo_aio", O_NONBLOCK);
-}
-
-/* The parameters that the agent has loaded the module with: words fifo_aio.NAME=VALUE. */
-static const char *usual(void)
-{
-	static const char word[] = "fifo_aio.";
-	static char parameters[1024];
-	char buf[4096], *save;
-	size_t len = 0;
-
-	if (slurp("/proc/cmdline", buf, sizeof(buf)) < 0)
-		return "";
-	for (char *w = strtok_r(buf, " \n", &save); w; w = strtok_r(NULL, " \n", &save)) {
-		if (!strncmp(w, word, strlen(word)) && len < sizeof(parameters))
-			len += snprintf(parameters + len, sizeof(parameters) - len, "%s ", w + strlen(word));
-	}
-	return parameters;
-}
-
 /* Unloads the module and loads it with other parameters. */
 static int reload(const char *parameters)
 {
-	if (unload()) {
-		ktap_diag("delete_module: %s", strerror(errno));
+	if (module_reload(parameters))
 		return -1;
-	}
-	if (load(parameters)) {
-		ktap_diag("finit_module with \"%s\": %s", parameters, strerror(errno));
-		return -1;
-	}
 	if (bound())
 		return 0;
 	ktap_diag("the module with \"%s\" does not take the device", parameters);
 	return -1;
+}
+
+/* Has the host put the device back, which was taken away unasked. */
+static int plug(void)
+{
+	if (put(function("remove"), "1") || !ktap_has_host() || ktap_host(NULL, 0, "plug fifo0"))
+		return -1;
+	return put(PCI "/rescan", "1");
 }
 
 /* Puts back what a check that failed has left. */
@@ -146,12 +109,9 @@ static int restore(void)
 	bool works;
 	int fd;
 
-	if (!find_function()) {
-		put(PCI "/rescan", "1");
-		if (!find_function())
-			return 0;	/* the bracket knows whether there should be one */
-	}
-	if (access(MODULE, F_OK) && load(usual())) {
+	if (!find_function() && (put(PCI "/rescan", "1") || !find_function()))
+		return 0;	/* the bracket knows whether there should be one */
+	if (access(MODULE, F_OK) && module_load(module_usual())) {
 		ktap_diag("finit_module: %s", strerror(errno));
 		return -1;
 	}
@@ -163,7 +123,9 @@ static int restore(void)
 		return 0;
 	works = fifo_info(fd).depth;
 	close(fd);
-	return works ? 0 : detach() || attach();
+	if (works || !(detach() || attach()))
+		return 0;
+	return plug();
 }
 
 /* Lines of /proc/interrupts with a handler of the driver's: it calls them by the function's address. */
@@ -514,7 +476,7 @@ static int unbind_idle(void)
 /* A driver that is asked for what it has already says no, and goes on. */
 static int twice(void)
 {
-	if (!FIFO_FAILS(load(""), EEXIST))
+	if (!FIFO_FAILS(module_load(""), EEXIST))
 		return KTAP_FAIL;
 	if (!spit(DRIVER "/bind", address))
 		return ktap_fail("a bound device was bound");
@@ -604,16 +566,16 @@ static int unbind_open(void)
 			return KTAP_FAIL;
 	}
 	/* The module stays as long as they do, and so does the memory behind them. */
-	if (detach() || !FIFO_FAILS(unload(), EWOULDBLOCK))
+	if (detach() || !FIFO_FAILS(module_unload(), EWOULDBLOCK))
 		return KTAP_FAIL;
 	for (int i = 0; i < n; i++) {
 		if (gone(fds[i]))
 			return KTAP_FAIL;
-		if (!FIFO_FAILS(unload(), EWOULDBLOCK))
+		if (!FIFO_FAILS(module_unload(), EWOULDBLOCK))
 			return KTAP_FAIL;
 		close(fds[i]);
 	}
-	if (!FIFO_GIVES(unload(), 0) || unloaded() || load(usual()) || works())
+	if (!FIFO_GIVES(module_unload(), 0) || unloaded() || module_load(module_usual()) || works())
 		return KTAP_FAIL;
 	return KTAP_PASS;
 }
@@ -1006,18 +968,21 @@ static int unbind_dying(void)
 /* Each step of the way to a bound device fails once for want of memory. */
 static int bind_without_memory(void)
 {
-	static const char *const attributes[] = {
-		"/sys/kernel/debug/failslab/ignore-gfp-wait", "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait",
-		"/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "/sys/kernel/debug/failslab/verbose",
-		"/sys/kernel/debug/fail_page_alloc/verbose", "/sys/kernel/debug/fail_page_alloc/min-order",
+	static const struct {
+		const char *name, *value;
+	} attributes[] = {
+		{ "failslab/ignore-gfp-wait", "N" }, { "fail_page_alloc/ignore-gfp-wait", "N" },
+		{ "fail_page_alloc/ignore-gfp-highmem", "N" }, { "fail_page_alloc/min-order", "0" },
+		{ "failslab/verbose", "0" }, { "fail_page_alloc/verbose", "0" }, { "fail_usercopy/verbose", "0" },
 	};
 	int nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC), refused = 0, n = 0;
-	char text[32];
+	char text[32], path[128];
 
 	if (nth < 0)
 		return ktap_skip("this kernel has no fail-nth");
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(attributes); i++) {
-		if (put(attributes[i], i < 3 ? "N" : "0"))
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s", attributes[i].name);
+		if (!access(path, F_OK) && put(path, attributes[i].value))
 			return KTAP_FAIL;
 	}
 	if (detach())
@@ -1038,7 +1003,8 @@ static int bind_without_memory(void)
 		close(fd);
 		if (err) {
 			refused++;
-			if (err != ENOMEM && err != ENOSPC)
+			/* EFAULT: the address itself did not come to the kernel. */
+			if (err != ENOMEM && err != ENOSPC && err != EFAULT)
 				return ktap_fail("without the %dth allocation: %s", n, strerror(err));
 			if (bound() || vanished())
 				return ktap_fail("refused without the %dth allocation, but not wholly", n);
@@ -1062,19 +1028,19 @@ static int rmmod_busy(void)
 	struct job j;
 	int fd = fifo_open(0, O_RDWR);
 
-	if (fd < 0 || !FIFO_FAILS(unload(), EWOULDBLOCK))
+	if (fd < 0 || !FIFO_FAILS(module_unload(), EWOULDBLOCK))
 		return KTAP_FAIL;
 	/* A failed try leaves it as it was. */
 	if (works())
 		return KTAP_FAIL;
-	if (job_start(&j, WAY_AIO, fd, JOB_READ, &c, 1) || !FIFO_FAILS(unload(), EWOULDBLOCK))
+	if (job_start(&j, WAY_AIO, fd, JOB_READ, &c, 1) || !FIFO_FAILS(module_unload(), EWOULDBLOCK))
 		return KTAP_FAIL;
 	if (!FIFO_GIVES(write(fd, "x", 1), 1) || !FIFO_GIVES(job_end(&j), 1))
 		return KTAP_FAIL;
 	close(fd);
-	if (!FIFO_GIVES(unload(), 0) || unloaded())
+	if (!FIFO_GIVES(module_unload(), 0) || unloaded())
 		return KTAP_FAIL;
-	if (!FIFO_GIVES(load(usual()), 0) || works())
+	if (!FIFO_GIVES(module_load(module_usual()), 0) || works())
 		return KTAP_FAIL;
 	return KTAP_PASS;
 }
@@ -1096,7 +1062,7 @@ static int reloads(void)
 	long long before = -1, after;
 
 	for (unsigned int i = 0; i < rounds; i++) {
-		if (reload(usual()))
+		if (reload(module_usual()))
 			return ktap_fail("round %u", i);
 		if (i % 2 && works())
 			return ktap_fail("round %u", i);
@@ -1135,14 +1101,14 @@ static int parameters_load(void)
 {
 	char text[64];
 
-	if (!FIFO_GIVES(unload(), 0))
+	if (!FIFO_GIVES(module_unload(), 0))
 		return KTAP_FAIL;
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(parameters); i++) {
 		const struct parameter *p = &parameters[i];
 
 		for (const char *const *v = p->bad; v < p->bad + 6 && *v; v++) {
 			snprintf(text, sizeof(text), "%s=%s", p->name, *v);
-			if (!load(text))
+			if (!module_load(text))
 				return ktap_fail("the module was loaded with %s", text);
 			if (!refused(errno))
 				return ktap_fail("%s: %s", text, strerror(errno));
@@ -1151,19 +1117,19 @@ static int parameters_load(void)
 		}
 		for (const char *const *v = p->good; v < p->good + 4 && *v; v++) {
 			snprintf(text, sizeof(text), "%s=%s", p->name, *v);
-			if (load(text))
+			if (module_load(text))
 				return ktap_fail("%s: %s", text, strerror(errno));
 			if (fifo_parameter(p->name) != atoll(*v))
 				return ktap_fail("%s, but sysfs has %lld", text, fifo_parameter(p->name));
 			if (!bound() || works())
 				return ktap_fail("with %s", text);
-			if (!FIFO_GIVES(unload(), 0))
+			if (!FIFO_GIVES(module_unload(), 0))
 				return KTAP_FAIL;
 		}
 	}
-	if (!FIFO_FAILS(load("timeout_ms=20 ring_entries=5"), EINVAL))
+	if (!FIFO_FAILS(module_load("timeout_ms=20 ring_entries=5"), EINVAL))
 		return KTAP_FAIL;
-	return FIFO_GIVES(load(usual()), 0) && !works() ? KTAP_PASS : KTAP_FAIL;
+	return FIFO_GIVES(module_load(module_usual()), 0) && !works() ? KTAP_PASS : KTAP_FAIL;
 }
 
 static int parameters_written(void)
@@ -1240,7 +1206,7 @@ static int vectors(void)
 		if (fifo_stat(0, "rx", "lost_interrupts") || fifo_stat(1, "tx", "lost_interrupts"))
 			return ktap_fail("%s: completions that no interrupt told of", text);
 	}
-	return reload(usual()) ? KTAP_FAIL : KTAP_PASS;
+	return reload(module_usual()) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* Requests of more pieces than the ring holds, and more of them, by rings of each size. */
@@ -1294,7 +1260,7 @@ static int ring_entries(void)
 		if (streams(0) || works())
 			return ktap_fail("with %s", text);
 	}
-	return reload(usual()) ? KTAP_FAIL : KTAP_PASS;
+	return reload(module_usual()) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* One request more than there may be is refused at once; the other direction has its own. */
@@ -1338,7 +1304,7 @@ static int queue_limit(void)
 		if (works())
 			return KTAP_FAIL;
 	}
-	return reload(usual()) ? KTAP_FAIL : KTAP_PASS;
+	return reload(module_usual()) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* Interrupts held back for as many completions as can be: all come nevertheless, by few. */
@@ -1387,7 +1353,7 @@ static int coalesce(void)
 			return ktap_fail("%s: %lld interrupts for %d reads", text, interrupts, DEPTH);
 		close(fd);
 	}
-	return reload(usual()) ? KTAP_FAIL : KTAP_PASS;
+	return reload(module_usual()) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* Resets. */
@@ -1683,12 +1649,11 @@ static int surprise(void)
 	/* Something has to be asked of it, or it would be noticed when the first request's time is up. */
 	if (job_do(WAY_AIO, f.reader, JOB_WRITE, &c, 1) != -ENODEV)
 		ktap_diag("a write after that did not end with ENODEV");
-	if (flight_end(&f, -ENODEV) || !FIFO_GIVES(unload(), 0) || unloaded())
+	if (flight_end(&f, -ENODEV) || !FIFO_GIVES(module_unload(), 0) || unloaded())
 		result = KTAP_FAIL;
-	if (ktap_host(NULL, 0, "clear") || put(function("remove"), "1") || ktap_host(NULL, 0, "plug fifo0") ||
-	    put(PCI "/rescan", "1"))
+	if (ktap_host(NULL, 0, "clear") || plug())
 		return KTAP_FAIL;
-	if (access(MODULE, F_OK) && !FIFO_GIVES(load(usual()), 0))
+	if (access(MODULE, F_OK) && !FIFO_GIVES(module_load(module_usual()), 0))
 		return KTAP_FAIL;
 	return works() ? KTAP_FAIL : result;
 }
@@ -1768,7 +1733,7 @@ static int nothing_is_left(void)
 	static const char path[] = "/sys/kernel/debug/kmemleak";
 	static char buf[1 << 16];
 
-	if (!FIFO_GIVES(unload(), 0) || unloaded())
+	if (!FIFO_GIVES(module_unload(), 0) || unloaded())
 		return KTAP_FAIL;
 	if (!access(path, F_OK)) {
 		/* It does not tell of what is younger than 5 s; what it finds at first may be an error of its own. */
@@ -1780,11 +1745,11 @@ static int nothing_is_left(void)
 		if (slurp(path, buf, sizeof(buf)) > 0) {
 			for (char *save, *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 				ktap_diag("%s", line);
-			load(usual());
+			module_load(module_usual());
 			return ktap_fail("memory that nobody has");
 		}
 	}
-	return FIFO_GIVES(load(usual()), 0) && !works() ? KTAP_PASS : KTAP_FAIL;
+	return FIFO_GIVES(module_load(module_usual()), 0) && !works() ? KTAP_PASS : KTAP_FAIL;
 }
 
 static int lifecycle_bracket(const struct ktap_check *check)
