@@ -13,6 +13,7 @@
 
 #include "fifo.h"
 #include "job.h"
+#include "module.h"
 
 /* Lengths are multiples of 8, so that words of streams stay words. */
 #define N		96
@@ -228,19 +229,22 @@ static struct {
 	{ "wait_ms", WAIT_MS, 0 },
 };
 
+static int set_parameters(void)
+{
+	for (size_t i = 0; i < FIFO_ARRAY_SIZE(settings); i++) {
+		if (fifo_parameter_set(settings[i].name, settings[i].value))
+			return ktap_fail("%s: %s", settings[i].name, strerror(errno));
+	}
+	return KTAP_PASS;
+}
+
 /* Says why faults can't be had here, or opens the channel. */
 static int begin(void)
 {
 	if (!ktap_has_host())
 		return ktap_skip("there is no host to break the device");
 	fd = fifo_open(0, O_RDWR);
-	if (fd < 0)
-		return KTAP_FAIL;
-	for (size_t i = 0; i < FIFO_ARRAY_SIZE(settings); i++) {
-		if (fifo_parameter_set(settings[i].name, settings[i].value))
-			return ktap_fail("%s: %s", settings[i].name, strerror(errno));
-	}
-	return KTAP_PASS;
+	return fd < 0 ? KTAP_FAIL : set_parameters();
 }
 
 static int put(uint64_t stream)
@@ -1193,6 +1197,14 @@ static bool refuses(int error, const char *what)
 	return ok;
 }
 
+/* Whether poll says that the channel does not work. */
+static bool broken(void)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT };
+
+	return poll(&p, 1, 0) == 1 && p.revents & POLLERR;
+}
+
 /*
  * Nothing that is written arrives any more: no reset can help, and the device is
  * given up. Until it is reset when it hears again.
@@ -1200,30 +1212,26 @@ static bool refuses(int error, const char *what)
 static int given_up(void)
 {
 	static const int errors[] = { EIO, ETIMEDOUT, 0 };
-	struct pollfd p = { .events = POLLIN | POLLOUT };
 	int skip = begin();
 	struct crowd c;
 
 	if (skip)
 		return skip;
-	p.fd = fd;
 	for (int writes = 0; writes < 2; writes++) {
 		if (crowd_start(&c, writes) || arm("mmio.write{all}:drop@always; event[0..0x4ff]:drop@always"))
 			return KTAP_FAIL;
-		/* What makes it hang. */
-		if (writes)
-			drain(NULL, 0);
-		else
-			job_do(WAY_AIO, fd, JOB_WRITE, c.p, N);
+		/* One request after the other shows that resets do not help. */
+		for (int tries = 0; tries < 20 && !broken(); tries++)
+			job_do(WAY_AIO, fd, writes ? JOB_READ : JOB_WRITE, c.p, N);
+		if (!broken())
+			return ktap_fail("the device is not given up");
 		if (crowd_ended(&c, writes, errors, "given up"))
 			return KTAP_FAIL;
 		if (!refuses(EIO, "given up"))
 			return KTAP_FAIL;
-		if (poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
-			return ktap_fail("given up: poll says %#x", p.revents);
 		if (disarm() < 0)
 			return KTAP_FAIL;
-		if (!refuses(EIO, "given up, and not reset yet"))
+		if (!broken() || !refuses(EIO, "given up, and not reset yet"))
 			return KTAP_FAIL;
 		if (ioctl(fd, FIFO_AIO_RESET))
 			return ktap_fail("given up: FIFO_AIO_RESET: %s", strerror(errno));
@@ -1720,6 +1728,52 @@ static int sweep_remove_mmio_write(void)
 	return sweep("device:remove", "mmio.write", "{all}", true);
 }
 
+/*
+ * The interrupt pin, which the driver uses where there are no messages. It is
+ * up until its causes are cleared: one that is lost must not be the last one.
+ */
+static int pin(void)
+{
+	static const struct fault writes[] = {
+		{ .plan = "irq[intx]:drop@next", .must = LOST },
+		{ .plan = "irq[intx]:delay=3ms@next" },
+		{ .plan = "irq[intx]:delay=1s@next", .must = LOST, .may = SPURIOUS },
+		{ .plan = "irq[intx]:spurious@next on dma.read{data}", .may = SPURIOUS },
+		{ .plan = "dma.read{tx.desc}:error@next", .must = ERRORS | RESETS, .result = -EIO },
+	};
+	static const struct fault reads[] = {
+		{ .plan = "irq[intx]:drop@next", .must = LOST },
+		{ .plan = "irq[intx]:delay=3ms@next" },
+		{ .plan = "dma.read{rx.desc}:error@next", .must = ERRORS | RESETS, .result = -EIO, .data = STAYS },
+	};
+	char parameters[1200];
+	int result = begin();
+
+	if (result)
+		return result;
+	close(fd);
+	snprintf(parameters, sizeof(parameters), "%s vectors=0", module_usual());
+	if (module_reload(parameters) || reopen() || set_parameters())
+		return KTAP_FAIL;
+	for (size_t i = 0; i < FIFO_ARRAY_SIZE(writes) + FIFO_ARRAY_SIZE(reads); i++) {
+		bool write = i < FIFO_ARRAY_SIZE(writes);
+		const struct fault *f = write ? &writes[i] : &reads[i - FIFO_ARRAY_SIZE(writes)];
+		enum job_direction direction = write ? JOB_WRITE : JOB_READ;
+		struct stats tx, rx;
+
+		if (suffer(f, WAY_SYNC, direction) || suffer(f, WAY_AIO, direction))
+			result = KTAP_FAIL;
+		tx = stats_of("tx");
+		rx = stats_of("rx");
+		if (goes_on(f->plan) || !grown(&tx, 0, SPURIOUS, f->plan) || !grown(&rx, 0, SPURIOUS, f->plan))
+			result = ktap_fail("%s: there are no interrupts any more", f->plan);
+	}
+	close(fd);
+	if (module_reload(module_usual()) || reopen())
+		return KTAP_FAIL;
+	return result;
+}
+
 /* A ring's trouble is not the other channel's. */
 static int other_channel(void)
 {
@@ -1883,6 +1937,7 @@ int main(int argc, char **argv)
 		{ "sweep_reset_dma_write", sweep_reset_dma_write },
 		{ "sweep_reset_mmio_write", sweep_reset_mmio_write },
 		{ "sweep_stall_event", sweep_stall_event },
+		{ "pin", pin },
 		{ "removal", removal },
 		{ "sweep_remove_dma_read", sweep_remove_dma_read },
 		{ "sweep_remove_dma_write", sweep_remove_dma_write },
