@@ -616,6 +616,69 @@ static int write_vectors(void)
 	return KTAP_PASS;
 }
 
+/* Twice as many descriptors as the ring holds, and every fifth request is cancelled: order all the same. */
+static int more_than_ring(void)
+{
+	static struct iovec iov[REQUESTS][64];
+	struct queue *q = &queue;
+	unsigned int pieces, each;
+
+	if (queue_init(q))
+		return KTAP_FAIL;
+	pieces = 2 * fifo_info(q->fd).ring_entries / REQUESTS;
+	if (!pieces || pieces > 64)
+		return ktap_skip("a ring of %u descriptors", fifo_info(q->fd).ring_entries);
+	each = pieces * 4;
+	for (unsigned int writes = 0; writes < 2; writes++) {
+		uint64_t at = 0;
+
+		memset(memory, 0x33, REQUESTS * pieces * 8);
+		if (writes && put(q, q->depth, 1, 0))
+			return KTAP_FAIL;
+		for (unsigned int i = 0; i < REQUESTS; i++) {
+			for (unsigned int j = 0; j < pieces; j++) {
+				uint8_t *p = memory + (i * pieces + j) * 8;
+
+				iov[i][j] = (struct iovec){ p, 4 };
+				if (writes)
+					fifo_fill(p, 4, i % 5 ? 1 : 999, q->depth + at + j * 4);
+			}
+			if (i % 5)
+				at += each;
+			if (writes)
+				io_prep_pwritev(&q->requests[i].iocb, q->fd, iov[i], pieces, 0);
+			else
+				io_prep_preadv(&q->requests[i].iocb, q->fd, iov[i], pieces, 0);
+		}
+		if (submit(q, 0, REQUESTS) || all_pending(q))
+			return KTAP_FAIL;
+		for (unsigned int i = 0; i < REQUESTS; i += 5) {
+			if (cancel(q, i))
+				return KTAP_FAIL;
+		}
+		if (wait_for(q, (REQUESTS + 4) / 5, "cancelled requests") || all_pending(q))
+			return KTAP_FAIL;
+		if (writes ? other_reads(q->depth, 1, 0) : other_writes(at, 1, 0))
+			return KTAP_FAIL;
+		if (wait_for(q, q->pending, "the others") || (writes && other_reads(at, 1, q->depth)))
+			return KTAP_FAIL;
+		at = 0;
+		for (unsigned int i = 0; i < REQUESTS; i++) {
+			if (gives(q, i, i % 5 ? (long)each : -ECANCELED))
+				return ktap_fail("%s", writes ? "writes" : "reads");
+			if (i % 5 > 1 && q->requests[i].order != q->requests[i - 1].order + 1)
+				return ktap_fail("request %u did not end behind the one before it", i);
+			for (unsigned int j = 0; j < pieces && !writes; j++) {
+				if (i % 5 ? fifo_verify(iov[i][j].iov_base, 4, 1, at + j * 4) :
+					    !fifo_all(iov[i][j].iov_base, 0x33, 4))
+					return ktap_fail("piece %u of read %u", j, i);
+			}
+			at += i % 5 ? each : 0;
+		}
+	}
+	return KTAP_PASS;
+}
+
 /*
  * A stream: one direction of it, at depth 32 with lengths of all kinds. Reads
  * end in the order of their submission, so the bytes of each are the next ones.
@@ -1011,6 +1074,7 @@ static int nowait_on(struct queue *q, int flags)
 {
 	struct request *r = q->requests;
 	int fd = fifo_open(0, O_RDWR);	/* that waits, for what is to wait */
+	long long aborts = fifo_stat(0, "rx", "aborts");
 
 	if (fd < 0)
 		return -1;
@@ -1028,7 +1092,17 @@ static int nowait_on(struct queue *q, int flags)
 	r[0].iocb.aio_rw_flags = flags;
 	if (submit(q, 0, 1) || wait_for(q, 1, "a read of 60 bytes") || gives(q, 0, 60) || fifo_verify(memory, 60, 1, 0))
 		return -1;
-	/* Bytes that an earlier read has a claim to do not count; nor does its wish for more. */
+	/* What is in flight without waiting has its claim, too: the last two end at once, and are not taken back later. */
+	if (put(q, 300, 1, 0))
+		return -1;
+	for (unsigned int i = 0; i < 5; i++) {
+		prepare_read(q, i, memory + i * 100, 100);
+		r[i].iocb.aio_rw_flags = flags;
+	}
+	if (submit(q, 0, 5) || wait_for(q, 5, "five reads where three find bytes") || gives(q, 3, -EAGAIN) ||
+	    gives(q, 4, -EAGAIN) || fifo_verify(memory, 300, 1, 0) || fifo_stat(0, "rx", "aborts") != aborts)
+		return -1;
+	/* Bytes that an earlier read has a claim to do not count. */
 	io_prep_pread(&r[0].iocb, fd, memory, 100, 0);
 	prepare_read(q, 1, memory + 100, 100);
 	r[1].iocb.aio_rw_flags = flags;
@@ -2252,6 +2326,7 @@ int main(int argc, char **argv)
 		{ "large_writes", large_writes },
 		{ "read_vectors", read_vectors },
 		{ "write_vectors", write_vectors },
+		{ "more_than_ring", more_than_ring },
 		{ "stream", stream },
 		{ "stream_each", stream_each },
 		{ "many_processes", many_processes },
