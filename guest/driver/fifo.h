@@ -389,6 +389,7 @@ void fifo_device_get(struct fifo_device *fd);
 void fifo_device_put(struct fifo_device *fd);
 void fifo_device_gone(struct fifo_device *fd);
 void fifo_device_recover(struct fifo_device *fd);
+void fifo_device_lost_interrupt(struct fifo_device *fd);
 int fifo_channel_reset(struct fifo_channel *ch);
 
 /* channel.c */

@@ -400,6 +400,23 @@ static irqreturn_t fifo_pin(int irq, void *data)
 	return IRQ_WAKE_THREAD;
 }
 
+/* An interrupt was lost. The pin stays up until its causes are cleared: then no other comes. */
+void fifo_device_lost_interrupt(struct fifo_device *fd)
+{
+	u32 causes;
+	int i;
+
+	if (pci_dev_msi_enabled(fd->pdev))
+		return;
+	causes = fifo_read(fd->regs, FIFO_IRQ_CAUSE);
+	if (PCI_POSSIBLE_ERROR(causes))
+		return;
+	fifo_write(fd->regs, FIFO_IRQ_CAUSE, causes);
+	for (i = 0; i < 2 * fd->channels; i++)
+		if (causes & fifo_ring_at(fd, i)->cause)
+			fifo_ring_kick(fifo_ring_at(fd, i));
+}
+
 static void fifo_free_interrupts(struct fifo_device *fd)
 {
 	while (fd->vectors--)

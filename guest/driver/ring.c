@@ -737,6 +737,7 @@ static void fifo_ring_watch(struct work_struct *work)
 		ring->stats.lost_interrupts += n;
 		fifo_warn_once(ch->device, FIFO_LOGGED_INTERRUPT, "fifo%d %s: an interrupt was lost",
 			       ch->minor, ring->write ? "tx" : "rx");
+		fifo_device_lost_interrupt(ch->device);
 	}
 	if (ring->state != FIFO_RUNNING)
 		goto unlock;	/* who changes that looks after all */
@@ -768,7 +769,7 @@ static void fifo_ring_watch(struct work_struct *work)
 		} else {
 			/* Whoever waits has a look, and asks again. */
 			ring->notify = 0;
-			notified = true;
+			fifo_device_lost_interrupt(ch->device);
 		}
 	}
 unlock:
