@@ -10,7 +10,7 @@
 #define _GNU_SOURCE
 #include <sys/time.h>
 
-#include "job.h"
+#include "port.h"
 
 #define WRITERS		3
 #define DISTURBERS	4
@@ -48,94 +48,6 @@ static bool accepted(const struct stress *s, ssize_t result)
 
 /* The stream of records. */
 
-/* An open file, and what it takes to use it by each way again and again. */
-struct port {
-	int fd;
-	io_context_t ctx;
-	struct io_uring ring;
-};
-
-static int port_open(struct port *p, int flags)
-{
-	int err;
-
-	*p = (struct port){ .fd = fifo_open(0, flags) };
-	if (p->fd < 0)
-		return -1;
-	err = io_setup(DEPTH, &p->ctx);
-	if (!err)
-		err = io_uring_queue_init(2, &p->ring, 0);
-	if (err)
-		ktap_diag("no context: %s", strerror(-err));
-	return err;
-}
-
-/* Reads or writes n times at once: 0 and the results, or -1 after saying why not. Only libaio does more than one. */
-static int port_do(struct port *p, enum way way, bool write, const struct iovec *iov, unsigned int n, ssize_t *results)
-{
-	struct timespec limit = { .tv_sec = FIFO_WAIT_MS / 1000 };
-	struct __kernel_timespec ring_limit = { .tv_sec = FIFO_WAIT_MS / 1000 };
-	struct iocb iocbs[DEPTH], *each[DEPTH];
-	struct io_event events[DEPTH];
-	struct io_uring_sqe *sqe;
-	struct io_uring_cqe *cqe;
-	int got;
-
-	switch (way) {
-	case WAY_SYNC:
-		*results = write ? writev(p->fd, iov, 1) : readv(p->fd, iov, 1);
-		if (*results < 0)
-			*results = -errno;
-		return 0;
-	case WAY_AIO:
-		for (unsigned int i = 0; i < n; i++) {
-			each[i] = &iocbs[i];
-			if (write)
-				io_prep_pwrite(&iocbs[i], p->fd, iov[i].iov_base, iov[i].iov_len, 0);
-			else
-				io_prep_pread(&iocbs[i], p->fd, iov[i].iov_base, iov[i].iov_len, 0);
-		}
-		got = io_submit(p->ctx, n, each);
-		if (got != (int)n) {
-			ktap_diag("io_submit of %u requests: %d", n, got);
-			return -1;
-		}
-		for (unsigned int done = 0; done < n; done += got) {
-			got = io_getevents(p->ctx, 1, n - done, events, &limit);
-			if (got < 1) {
-				ktap_diag("waited %d s for %u of %u requests", FIFO_WAIT_MS / 1000, n - done, n);
-				return -1;
-			}
-			for (int i = 0; i < got; i++) {
-				if (events[i].obj != each[done + i]) {
-					ktap_diag("request %d ended before request %u", (int)(events[i].obj - iocbs), done + i);
-					return -1;
-				}
-				results[done + i] = (long)events[i].res;
-			}
-		}
-		return 0;
-	default:
-		sqe = io_uring_get_sqe(&p->ring);
-		if (write)
-			io_uring_prep_writev(sqe, p->fd, iov, 1, -1);
-		else
-			io_uring_prep_readv(sqe, p->fd, iov, 1, -1);
-		if (way == WAY_URING_ASYNC)
-			io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
-		got = io_uring_submit(&p->ring);
-		if (got == 1)
-			got = io_uring_wait_cqe_timeout(&p->ring, &cqe, &ring_limit);
-		if (got) {
-			ktap_diag("%s: %s", way_names[way], strerror(-got));
-			return -1;
-		}
-		*results = cqe->res;
-		io_uring_cqe_seen(&p->ring, cqe);
-		return 0;
-	}
-}
-
 /* Known to writer and reader. */
 static size_t record_length(int writer, unsigned int sequence)
 {
@@ -153,7 +65,7 @@ static int be_writer(void *arg)
 	struct port patient, impatient;
 	unsigned int sequence = 0;
 
-	if (port_open(&patient, O_WRONLY) || port_open(&impatient, O_WRONLY | O_NONBLOCK))
+	if (port_open(&patient, 0, O_WRONLY) || port_open(&impatient, 0, O_WRONLY | O_NONBLOCK))
 		return KTAP_FAIL;
 	while (sequence < a->stress->records) {
 		enum way way = fifo_below(&a->rng, WAYS);
@@ -244,7 +156,7 @@ static int be_reader(void *arg)
 	struct port port;
 	size_t left = 0;
 
-	if (port_open(&port, O_RDONLY))
+	if (port_open(&port, 0, O_RDONLY))
 		return KTAP_FAIL;
 	for (int w = 0; w < WRITERS; w++) {
 		for (unsigned int i = 0; i < a->stress->records; i++)
