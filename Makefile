@@ -108,9 +108,13 @@ fuzz: deps ## each fuzz test for FUZZTIME
 		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname $$f)" || exit 1; \
 	done
 
-bench-boot: fifovm image ## boot to power-off on engine soft, beside QEMU's emulation
+bench-boot: fifovm $(B)/boot.cpio ## boot to power-off on engine soft, beside QEMU's emulation
 	@$(MAKE) --no-print-directory kernel KERNEL=6.12
-	@go run ./harness/bootbench -engine soft -kernel $(B)/kernel/6.12/vmlinux
+	@go run ./harness/bootbench -engine soft -kernel $(B)/kernel/6.12/vmlinux -image $(B)/boot.cpio
+
+# Without tests, whose size costs time.
+$(B)/boot.cpio: guest
+	@go run ./initramfs/cmd/mkinitramfs -o $@ --files $(B)/guest/agent:/bin/uinit
 
 bench-aio: fifovm guest ## synchronous and asynchronous I/O through the driver, on engine soft, with CPUS CPUs; and fio
 	@$(MAKE) --no-print-directory driver KERNEL=6.12
@@ -123,7 +127,7 @@ bench-aio: fifovm guest ## synchronous and asynchronous I/O through the driver, 
 bench-device: deps ## the FIFO's model alone, beside a plain copy
 	@go run ./device/fifo/bench
 
-bench-kvm: fifovm image ## boot to power-off on KVM, beside QEMU's; in the lab where this host's can't
+bench-kvm: fifovm $(B)/boot.cpio ## boot to power-off on KVM, beside QEMU's; in the lab where this host's can't
 	@kernel-config/build kvmguest
 	@harness/vm-test --bench
 
