@@ -41,7 +41,7 @@ var models = []model{
 		var latency time.Duration
 		o.IntVar(&cfg.Channels, "channels", 2, fmt.Sprintf("channels, 1 to %d", fifo.MaxChannels))
 		o.IntVar(&cfg.Depth, "depth", 64<<10, fmt.Sprintf("bytes of each FIFO, a power of two from %d to %d", fifo.MinDepth, fifo.MaxDepth))
-		o.DurationVar(&latency, "latency", time.Microsecond, "time that it takes to act upon a doorbell, and for each request")
+		o.DurationVar(&latency, "latency", 5*time.Microsecond, "time that it takes to act upon a doorbell, and for each request")
 		o.Int64Var(&cfg.Rate, "rate", 1000, "bytes that a ring moves in a microsecond")
 		return func() (device.Model, error) {
 			if cfg.Latency = latency.Nanoseconds(); cfg.Channels == 0 || cfg.Depth == 0 || cfg.Latency == 0 || cfg.Rate == 0 {

@@ -37,7 +37,7 @@ func TestEndRegister(t *testing.T) {
 }
 
 func TestSource(t *testing.T) {
-	g := newPair(t, Config{Depth: MinDepth, Rate: 100}) // 1000 bytes each 10 us
+	g := newPair(t, Config{Depth: MinDepth, Rate: 100, Latency: 1000}) // 1000 bytes each 10 us
 	g.setEnd(endSource)
 	dst := g.buffer(5000)
 	g.setRing(rx, regThreshold, 1000)

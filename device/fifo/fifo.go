@@ -44,7 +44,7 @@ type Config struct {
 const (
 	defaultChannels = 2
 	defaultDepth    = 64 << 10
-	defaultLatency  = 1000
+	defaultLatency  = 5000
 	defaultRate     = 1000
 	maxLatency      = 1_000_000_000
 	maxRate         = 1_000_000

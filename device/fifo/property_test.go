@@ -410,7 +410,7 @@ func TestStateAnywhere(t *testing.T) {
 func TestBadState(t *testing.T) {
 	g := newPair(t, Config{})
 	g.post(tx, 1, 0, piece{0, 100})
-	g.Advance(1500)
+	g.Advance(3 * defaultLatency / 2)
 	good := func() State {
 		s := g.f.State().(State)
 		if !s.Rings[tx].Request.Valid || s.Channels[0].Fill != 100 {

@@ -198,11 +198,12 @@ func TestCoalescing(t *testing.T) {
 	send(g, 3, 0)
 	count(g, 4)
 
-	g = newPair(t, Config{})
+	const latency = 1000
+	g = newPair(t, Config{Latency: latency})
 	g.setRing(tx, regCoalesce, 50<<coalesceTime|4)
 	g.post(tx, 0, 0, piece{0, 8})
 	g.Advance(20_000)
-	first := g.Now() - 20_000 + 2*defaultLatency + 8
+	first := g.Now() - 20_000 + 2*latency + 8
 	g.post(tx, 0, 0, piece{0, 8})
 	g.Advance(20_000)
 	count(g, 0)
