@@ -430,7 +430,9 @@ static ssize_t fifo_wait(struct fifo_request *req)
 	struct fifo_ring *ring = req->ring;
 	ssize_t ret;
 
-	if (wait_for_completion_interruptible(&req->finished)) {
+	if (req->nowait) {
+		wait_for_completion(&req->finished);	/* for FIFO_NOWAIT_MS at most */
+	} else if (wait_for_completion_interruptible(&req->finished)) {
 		spin_lock_irq(&ring->lock);
 		fifo_request_cancel(req, -ECANCELED);
 		spin_unlock_irq(&ring->lock);

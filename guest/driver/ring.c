@@ -248,8 +248,9 @@ static unsigned int fifo_ring_take(struct fifo_ring *ring)
 {
 	unsigned int n;
 
-	/* A stopped ring has had its requests ended, perhaps: then nothing is to come. */
-	if (ring->state >= FIFO_FAILED || (ring->state == FIFO_STOPPED && list_empty(&ring->posted)))
+	/* A stopped ring may have had its requests ended: then nothing is to come. */
+	if (ring->state >= FIFO_FAILED ||
+	    (ring->state == FIFO_STOPPED && list_empty(&ring->posted)))
 		return 0;
 	for (n = 0; n < FIFO_TAKE_AT_ONCE && !ring->error && fifo_ring_take_one(ring);)
 		n++;
@@ -302,6 +303,7 @@ static unsigned int fifo_ring_service_locked(struct fifo_ring *ring, bool *notif
 		total += n;
 		if (done)
 			fifo_ring_finish(ring);
+		cond_resched();
 	} while (n);
 	return total;
 }
@@ -410,12 +412,15 @@ bool fifo_ring_halt(struct fifo_ring *ring)
 /* Takes back what the hardware has, in order, to post it again. With the lock held. */
 static void fifo_ring_unpost(struct fifo_ring *ring)
 {
-	struct fifo_request *req;
+	struct fifo_request *req, *next;
 
 	ring->aborting = NULL;
 	ring->aborts_wanted = false;
-	list_for_each_entry(req, &ring->posted, node)
+	list_for_each_entry_safe(req, next, &ring->posted, node) {
 		req->state = FIFO_QUEUED;
+		if (req->error)		/* it was to be aborted */
+			fifo_request_end(req, 0, false);
+	}
 	list_splice_init(&ring->posted, &ring->queued);
 }
 
@@ -482,12 +487,10 @@ static void fifo_ring_end_touched(struct fifo_ring *ring, u32 status)
 	list_for_each_entry_safe(req, next, &ring->posted, node) {
 		if (((req->chain_end - ring->head - 1) & mask) < passed) {
 			fifo_request_end(req, -EIO, true);	/* its completion was lost */
-		} else if (req->error) {
-			fifo_request_end(req, 0, false);	/* it was to be aborted */
-			at_first = false;
-		} else if (at_first) {
-			fifo_request_end(req, -EIO, true);
-			at_first = false;
+		} else {
+			if (at_first && !req->error)
+				fifo_request_end(req, -EIO, true);
+			break;
 		}
 	}
 }
