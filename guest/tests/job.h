@@ -201,6 +201,18 @@ static inline ssize_t job_end_within(struct job *j, int ms)
 	return j->result;
 }
 
+/* What debugfs knows of a ring of channel 0. */
+static inline void job_show(const char *ring)
+{
+	char path[64], buf[4096], *save;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/fifo_aio/fifo0/%s", ring);
+	if (slurp(path, buf, sizeof(buf)) < 0)
+		return;
+	for (char *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		ktap_diag("%s: %s", ring, line);
+}
+
 /* The same with a bound: beyond it the check is over, since the job's memory is still in use. */
 static inline ssize_t job_end(struct job *j)
 {
@@ -210,6 +222,7 @@ static inline ssize_t job_end(struct job *j)
 		return n;
 	ktap_diag("waited %d s for a %s by %s", FIFO_WAIT_MS / 1000, j->direction == JOB_WRITE ? "write" : "read",
 		  way_names[j->way]);
+	job_show(j->direction == JOB_WRITE ? "tx" : "rx");
 	fflush(stdout);
 	_exit(KTAP_FAIL);
 }
