@@ -8,14 +8,13 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
-#include "fifo.h"
+#include "async.h"
 
 /* Of linux/aio_abi.h, which libaio.h does not go together with. */
 #define FLAG_RESFD	(1 << 0)
 #define FLAG_IOPRIO	(1 << 1)
 
 #define REQUESTS	256	/* in flight at most */
-#define DEPTH		65536	/* the largest FIFO that the checks fill */
 
 /*
  * A context, with its requests: an event has to be that of a request which is
@@ -36,8 +35,6 @@ struct queue {
 	struct request requests[REQUESTS];
 };
 
-static uint8_t filling[2 * DEPTH], draining[2 * DEPTH];
-
 static int queue_init_on(struct queue *q, int channel)
 {
 	int err;
@@ -51,12 +48,8 @@ static int queue_init_on(struct queue *q, int channel)
 	q->fd = fifo_open(channel, O_RDWR);
 	if (q->fd < 0)
 		return -1;
-	q->depth = fifo_info(q->fd).depth;
-	if (q->depth > DEPTH || q->depth < 4 * FIFO_PAGE) {
-		ktap_diag("the checks are not made for a FIFO of %u bytes", q->depth);
-		return -1;
-	}
-	return 0;
+	q->depth = depth_of(q->fd);
+	return q->depth ? 0 : -1;
 }
 
 static int queue_init(struct queue *q)
@@ -254,70 +247,6 @@ static int in_order(const struct queue *q, unsigned int i, unsigned int n, uint6
 	return 0;
 }
 
-/* Bytes of a stream for another process to write or read. */
-struct piece {
-	size_t len;
-	uint64_t stream, at;
-};
-
-static int piece_write(void *arg)
-{
-	const struct piece *p = arg;
-	int fd = fifo_open(0, O_WRONLY);
-
-	fifo_fill(filling, p->len, p->stream, p->at);
-	return fd < 0 || fifo_write_all(fd, filling, p->len) ? KTAP_FAIL : KTAP_PASS;
-}
-
-/* In another process: writes len bytes of the stream. */
-static int other_writes(size_t len, uint64_t stream, uint64_t at)
-{
-	pid_t pid = fifo_fork(piece_write, &(struct piece){ len, stream, at });
-
-	return pid < 0 ? -1 : fifo_reap_passed(pid, "a process that writes");
-}
-
-static int piece_read(void *arg)
-{
-	const struct piece *p = arg;
-	int fd = fifo_open(0, O_RDONLY);
-
-	if (fd < 0 || fifo_read_all(fd, draining, p->len) || fifo_verify(draining, p->len, p->stream, p->at))
-		return KTAP_FAIL;
-	return KTAP_PASS;
-}
-
-static int other_reads(size_t len, uint64_t stream, uint64_t at)
-{
-	pid_t pid = fifo_fork(piece_read, &(struct piece){ len, stream, at });
-
-	return pid < 0 ? -1 : fifo_reap_passed(pid, "a process that reads");
-}
-
-/* Here: */
-static int put(struct queue *q, size_t len, uint64_t stream, uint64_t at)
-{
-	fifo_fill(filling, len, stream, at);
-	return fifo_write_all(q->fd, filling, len);
-}
-
-static int get(struct queue *q, size_t len, uint64_t stream, uint64_t at)
-{
-	if (fifo_read_all(q->fd, draining, len))
-		return -1;
-	return fifo_verify(draining, len, stream, at);
-}
-
-static int fill_is(struct queue *q, unsigned int want)
-{
-	unsigned int fill = fifo_info(q->fd).fill;
-
-	if (fill == want)
-		return 0;
-	ktap_diag("%u bytes in the FIFO, not %u", fill, want);
-	return -1;
-}
-
 static struct queue queue, second;
 static uint8_t memory[16 * DEPTH] __attribute__((aligned(FIFO_PAGE)));
 
@@ -343,7 +272,7 @@ static int full_write(void)
 {
 	struct queue *q = &queue;
 
-	if (queue_init(q) || put(q, q->depth, 1, 0))
+	if (queue_init(q) || put(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	fifo_fill(memory, 512, 1, q->depth);
 	prepare_write(q, 0, memory, 512);
@@ -386,7 +315,7 @@ static int read_depths(void)
 		if (other_writes(n * 200, n, 0) || wait_for(q, n, "the reads") || in_order(q, 0, n, n, &at))
 			return ktap_fail("with %u reads", n);
 		/* A read that saw the write half done is short. */
-		if (get(q, n * 200 - at, n, at))
+		if (get(q->fd, n * 200 - at, n, at))
 			return ktap_fail("behind %u reads", n);
 		for (unsigned int i = 0; i < n; i++) {
 			if (!fifo_all(memory + i * 256 + 200, 0, 56))
@@ -404,7 +333,7 @@ static int write_depths(void)
 	for (unsigned int d = 0; d < FIFO_ARRAY_SIZE(depths); d++) {
 		unsigned int n = depths[d];
 
-		if (queue_init(q) || put(q, q->depth, n, 0))
+		if (queue_init(q) || put(q->fd, q->depth, n, 0))
 			return KTAP_FAIL;
 		for (unsigned int i = 0; i < n; i++) {
 			fifo_fill(memory + i * 256, 200, n, q->depth + i * 200);
@@ -441,7 +370,7 @@ static int two_contexts(void)
 		if (submit(q, i / 2, 1))
 			return KTAP_FAIL;
 	}
-	if (all_pending(a) || all_pending(b) || put(a, 32 * 64, 1, 0))
+	if (all_pending(a) || all_pending(b) || put(a->fd, 32 * 64, 1, 0))
 		return KTAP_FAIL;
 	if (wait_for(a, 16, "one context") || wait_for(b, 16, "the other"))
 		return KTAP_FAIL;
@@ -466,11 +395,11 @@ static int partial_read(void)
 
 		memset(memory, 0x77, rooms[i] + 1);
 		prepare_read(q, 0, memory, rooms[i]);
-		if (put(q, 4500, 1, 0) || submit(q, 0, 1) || wait_for(q, 1, "the read") || gives(q, 0, want))
+		if (put(q->fd, 4500, 1, 0) || submit(q, 0, 1) || wait_for(q, 1, "the read") || gives(q, 0, want))
 			return KTAP_FAIL;
 		if (fifo_verify(memory, want, 1, 0) || !fifo_all(memory + want, 0x77, rooms[i] + 1 - want))
 			return ktap_fail("a read of %u bytes where 4500 are", rooms[i]);
-		if (get(q, 4500 - want, 1, want))
+		if (get(q->fd, 4500 - want, 1, want))
 			return KTAP_FAIL;
 	}
 	/* No bytes: no waiting either, in neither direction. */
@@ -501,11 +430,11 @@ static int large_writes(void)
 		while (at < most) {
 			size_t n = most - at < DEPTH / 2 ? most - at : DEPTH / 2;
 
-			if (get(q, n, i, at))
+			if (get(q->fd, n, i, at))
 				return ktap_fail("%zu bytes of %zu", at, sizes[i]);
 			at += n;
 		}
-		if (wait_for(q, 1, "the write") || gives(q, 0, most) || fill_is(q, 0))
+		if (wait_for(q, 1, "the write") || gives(q, 0, most) || fill_is(q->fd, 0))
 			return KTAP_FAIL;
 	}
 	return KTAP_PASS;
@@ -554,14 +483,14 @@ static int read_vectors(void)
 		memcpy(kept, iov, sizeof(kept));
 		memset(memory, 0x33, sizeof(memory));
 		/* One that waits, and one that finds all of it. */
-		if (!(s & 1) && put(q, total, n, 0))
+		if (!(s & 1) && put(q->fd, total, n, 0))
 			return KTAP_FAIL;
 		io_prep_preadv(&q->requests[0].iocb, q->fd, iov, n, 0);
 		if (submit(q, 0, 1))
 			return KTAP_FAIL;
 		memset(iov, 0xff, sizeof(kept));
 		munmap(iov, sizeof(kept));
-		if (((s & 1) && put(q, total, n, 0)) || wait_for(q, 1, "the read"))
+		if (((s & 1) && put(q->fd, total, n, 0)) || wait_for(q, 1, "the read"))
 			return KTAP_FAIL;
 		got = q->requests[0].result;
 		/* A piece may cross a page. A chain has room for that up to half of the longest. */
@@ -577,7 +506,7 @@ static int read_vectors(void)
 				return ktap_fail("piece %u of %u", i, n);
 			done += len;
 		}
-		if (get(q, total - want, n, want))
+		if (get(q->fd, total - want, n, want))
 			return KTAP_FAIL;
 	}
 	return KTAP_PASS;
@@ -596,7 +525,7 @@ static int write_vectors(void)
 		struct iovec *iov = vector(memory, n, &rng, &total);
 		bool waits = s & 1;
 
-		if (!iov || (waits && put(q, q->depth, 0, 0)))
+		if (!iov || (waits && put(q->fd, q->depth, 0, 0)))
 			return KTAP_FAIL;
 		memset(memory, 0x33, sizeof(memory));
 		for (unsigned int i = 0; i < n; i++) {
@@ -608,9 +537,9 @@ static int write_vectors(void)
 			return KTAP_FAIL;
 		memset(iov, 0xff, 1024 * sizeof(*iov));
 		munmap(iov, 1024 * sizeof(*iov));
-		if (waits && (all_pending(q) || get(q, q->depth, 0, 0)))
+		if (waits && (all_pending(q) || get(q->fd, q->depth, 0, 0)))
 			return KTAP_FAIL;
-		if (wait_for(q, 1, "the write") || gives(q, 0, total) || get(q, total, n, 0))
+		if (wait_for(q, 1, "the write") || gives(q, 0, total) || get(q->fd, total, n, 0))
 			return ktap_fail("a write of %u pieces", n);
 	}
 	return KTAP_PASS;
@@ -633,7 +562,7 @@ static int more_than_ring(void)
 		uint64_t at = 0;
 
 		memset(memory, 0x33, REQUESTS * pieces * 8);
-		if (writes && put(q, q->depth, 1, 0))
+		if (writes && put(q->fd, q->depth, 1, 0))
 			return KTAP_FAIL;
 		for (unsigned int i = 0; i < REQUESTS; i++) {
 			for (unsigned int j = 0; j < pieces; j++) {
@@ -928,7 +857,7 @@ static int eventfd_counts(void)
 	if (submit(q, 0, 64) || all_pending(q) || !FIFO_FAILS(read(efd, &count, 8), EAGAIN))
 		return KTAP_FAIL;
 	/* A first one by bytes, a last one by cancellation: 0 does not name it, 61 does. */
-	if (put(q, 16, 1, 0) || wait_for(q, 1, "the first read") || !FIFO_FAILS(read(efd, &count, 8), EAGAIN))
+	if (put(q->fd, 16, 1, 0) || wait_for(q, 1, "the first read") || !FIFO_FAILS(read(efd, &count, 8), EAGAIN))
 		return KTAP_FAIL;
 	if (cancel(q, 61) || fifo_wait(efd, POLLIN, "the eventfd") < 0)
 		return KTAP_FAIL;
@@ -936,7 +865,7 @@ static int eventfd_counts(void)
 		return KTAP_FAIL;
 	if (!FIFO_GIVES(read(efd, &count, 8), 8) || count != 1)
 		return ktap_fail("one event counts %llu", (unsigned long long)count);
-	if (put(q, 62 * 16, 1, 16) || wait_for(q, 62, "all reads"))
+	if (put(q->fd, 62 * 16, 1, 16) || wait_for(q, 62, "all reads"))
 		return KTAP_FAIL;
 	if (!FIFO_GIVES(read(efd, &count, 8), 8) || count != naming - 1)
 		return ktap_fail("%u events count %llu", naming - 1, (unsigned long long)count);
@@ -977,7 +906,7 @@ static int poll_requests(void)
 	    fifo_verify(memory, 10, 1, 0))
 		return KTAP_FAIL;
 	/* Full: the other way about. */
-	if (put(q, q->depth, 2, 0))
+	if (put(q->fd, q->depth, 2, 0))
 		return KTAP_FAIL;
 	io_prep_poll(&q->requests[0].iocb, q->fd, POLLOUT);
 	io_prep_poll(&q->requests[1].iocb, q->fd, POLLIN);
@@ -1007,7 +936,7 @@ static int fsync_requests(void)
 	io_prep_fdsync(&q->requests[1].iocb, q->fd);
 	if (other < 0 || submit(q, 0, 2) || wait_for(q, 2, "fsync without a write") || gives(q, 0, 0) || gives(q, 1, 0))
 		return KTAP_FAIL;
-	if (put(q, q->depth, 1, 0))
+	if (put(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	fifo_fill(memory, 100, 1, q->depth);
 	prepare_write(q, 0, memory, 100);
@@ -1018,7 +947,7 @@ static int fsync_requests(void)
 		return KTAP_FAIL;
 	if (other_reads(q->depth, 1, 0) || wait_for(q, 3, "write and fsync"))
 		return KTAP_FAIL;
-	if (gives(q, 0, 100) || gives(q, 1, 0) || gives(q, 2, 0) || get(q, 100, 1, q->depth))
+	if (gives(q, 0, 100) || gives(q, 1, 0) || gives(q, 2, 0) || get(q->fd, 100, 1, q->depth))
 		return KTAP_FAIL;
 	/* Reads are none of its business. */
 	prepare_read(q, 0, memory, 100);
@@ -1028,13 +957,13 @@ static int fsync_requests(void)
 	if (cancel(q, 0) || wait_for(q, 1, "a cancelled read") || gives(q, 0, -ECANCELED))
 		return KTAP_FAIL;
 	/* A cancelled write does not keep it waiting. */
-	if (put(q, q->depth, 1, 0))
+	if (put(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	prepare_write(q, 0, memory, 100);
 	io_prep_fsync(&q->requests[1].iocb, q->fd);
 	if (submit(q, 0, 2) || all_pending(q) || cancel(q, 0) || wait_for(q, 2, "a cancelled write and fsync"))
 		return KTAP_FAIL;
-	if (gives(q, 0, -ECANCELED) || get(q, q->depth, 1, 0))
+	if (gives(q, 0, -ECANCELED) || get(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	close(other);
 	q->requests[0].iocb.u.c.nbytes = 1;
@@ -1052,12 +981,12 @@ static int fsync_error(void)
 	if (queue_init(q))
 		return KTAP_FAIL;
 	other = fifo_open(0, O_RDWR);
-	if (other < 0 || put(q, q->depth, 1, 0))
+	if (other < 0 || put(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	prepare_write(q, 0, memory, 100);
 	if (submit(q, 0, 1) || all_pending(q) || !FIFO_GIVES(ioctl(q->fd, FIFO_AIO_RESET), 0))
 		return KTAP_FAIL;
-	if (wait_for(q, 1, "the write") || gives(q, 0, -EIO) || fill_is(q, 0))
+	if (wait_for(q, 1, "the write") || gives(q, 0, -EIO) || fill_is(q->fd, 0))
 		return KTAP_FAIL;
 	io_prep_fsync(&q->requests[0].iocb, other);
 	io_prep_fsync(&q->requests[1].iocb, q->fd);
@@ -1093,7 +1022,7 @@ static int nowait_on(struct queue *q, int flags)
 	if (submit(q, 0, 1) || wait_for(q, 1, "a read of 60 bytes") || gives(q, 0, 60) || fifo_verify(memory, 60, 1, 0))
 		return -1;
 	/* What is in flight without waiting has its claim, too: the last two end at once, and are not taken back later. */
-	if (put(q, 300, 1, 0))
+	if (put(q->fd, 300, 1, 0))
 		return -1;
 	for (unsigned int i = 0; i < 5; i++) {
 		prepare_read(q, i, memory + i * 100, 100);
@@ -1108,10 +1037,10 @@ static int nowait_on(struct queue *q, int flags)
 	r[1].iocb.aio_rw_flags = flags;
 	if (submit(q, 0, 2) || wait_for(q, 1, "a read behind another") || gives(q, 1, -EAGAIN))
 		return -1;
-	if (put(q, 30, 1, 0) || wait_for(q, 1, "the read that waits") || gives(q, 0, 30))
+	if (put(q->fd, 30, 1, 0) || wait_for(q, 1, "the read that waits") || gives(q, 0, 30))
 		return -1;
 	/* Room for 100: not enough for 101, up to PIPE_BUF; more than that is short. */
-	if (put(q, q->depth - 100, 2, 0))
+	if (put(q->fd, q->depth - 100, 2, 0))
 		return -1;
 	fifo_fill(memory, 5000, 2, q->depth - 100);
 	prepare_write(q, 0, memory, 101);
@@ -1121,7 +1050,7 @@ static int nowait_on(struct queue *q, int flags)
 		return -1;
 	prepare_write(q, 0, memory, 4097);
 	r[0].iocb.aio_rw_flags = flags;
-	if (submit(q, 0, 1) || wait_for(q, 1, "a long write") || gives(q, 0, 100) || fill_is(q, q->depth))
+	if (submit(q, 0, 1) || wait_for(q, 1, "a long write") || gives(q, 0, 100) || fill_is(q->fd, q->depth))
 		return -1;
 	prepare_write(q, 0, memory, 5000);
 	prepare_write(q, 1, memory, 1);
@@ -1132,13 +1061,13 @@ static int nowait_on(struct queue *q, int flags)
 	io_prep_pwrite(&r[0].iocb, fd, memory + 100, 200, 0);
 	if (submit(q, 0, 1) || all_pending(q))
 		return -1;
-	if (get(q, 50, 2, 0) || all_pending(q))
+	if (get(q->fd, 50, 2, 0) || all_pending(q))
 		return -1;
 	prepare_write(q, 1, memory, 1);
 	r[1].iocb.aio_rw_flags = flags;
 	if (submit(q, 1, 1) || wait_for(q, 1, "a write behind another") || gives(q, 1, -EAGAIN))
 		return -1;
-	if (get(q, q->depth + 150, 2, 50) || wait_for(q, 1, "the write that waits") || gives(q, 0, 200))
+	if (get(q->fd, q->depth + 150, 2, 50) || wait_for(q, 1, "the write that waits") || gives(q, 0, 200))
 		return -1;
 	close(fd);
 	return 0;
@@ -1166,7 +1095,7 @@ static int nonblock(void)
 	if (submit(q, 0, 1) || all_pending(q))
 		return KTAP_FAIL;
 	/* What waits already does not hear of it. */
-	if (!FIFO_GIVES(fcntl(q->fd, F_SETFL, O_NONBLOCK), 0) || all_pending(q) || put(q, 7, 1, 0))
+	if (!FIFO_GIVES(fcntl(q->fd, F_SETFL, O_NONBLOCK), 0) || all_pending(q) || put(q->fd, 7, 1, 0))
 		return KTAP_FAIL;
 	return wait_for(q, 1, "the read") || gives(q, 0, 7) ? KTAP_FAIL : KTAP_PASS;
 }
@@ -1270,7 +1199,7 @@ static int bad_requests(void)
 		list[i] = &q->requests[i].iocb;
 	}
 	q->requests[1].iocb.aio_lio_opcode = 99;
-	if (submit_some(q, 0, 3) != 1 || all_pending(q) || put(q, 10, 1, 0) || wait_for(q, 1, "the first") ||
+	if (submit_some(q, 0, 3) != 1 || all_pending(q) || put(q->fd, 10, 1, 0) || wait_for(q, 1, "the first") ||
 	    gives(q, 0, 10))
 		return ktap_fail("of a good, a bad and a good one");
 	list[0] = NULL;
@@ -1305,13 +1234,13 @@ static int bad_addresses(void)
 	prepare_read(q, 0, hole, 100);
 	prepare_write(q, 1, hole, 100);
 	if (submit(q, 0, 2) || wait_for(q, 2, "bad addresses") || gives(q, 0, -EFAULT) || gives(q, 1, -EFAULT) ||
-	    fill_is(q, 0))
+	    fill_is(q->fd, 0))
 		return KTAP_FAIL;
 	/* They take nothing away either. */
-	if (put(q, 2 * FIFO_PAGE, 1, 0))
+	if (put(q->fd, 2 * FIFO_PAGE, 1, 0))
 		return KTAP_FAIL;
 	if (submit(q, 0, 2) || wait_for(q, 2, "bad addresses") || gives(q, 0, -EFAULT) || gives(q, 1, -EFAULT) ||
-	    fill_is(q, 2 * FIFO_PAGE))
+	    fill_is(q->fd, 2 * FIFO_PAGE))
 		return KTAP_FAIL;
 	/* Up to where it is bad. */
 	prepare_read(q, 0, p + 96, 2 * FIFO_PAGE);
@@ -1322,14 +1251,14 @@ static int bad_addresses(void)
 	if (submit(q, 0, 1) || wait_for(q, 1, "a vector with a hole") || gives(q, 0, 100) ||
 	    fifo_verify(p, 100, 1, FIFO_PAGE - 96))
 		return KTAP_FAIL;
-	if (get(q, FIFO_PAGE - 4, 1, FIFO_PAGE + 4))
+	if (get(q->fd, FIFO_PAGE - 4, 1, FIFO_PAGE + 4))
 		return KTAP_FAIL;
 	fifo_fill(p, FIFO_PAGE, 2, 0);
 	prepare_write(q, 0, p, FIFO_PAGE + 1);
 	io_prep_pwritev(&q->requests[1].iocb, q->fd, iov, 3, 0);
 	if (submit(q, 0, 2) || wait_for(q, 2, "writes with holes") || gives(q, 0, FIFO_PAGE) || gives(q, 1, 100))
 		return KTAP_FAIL;
-	return get(q, FIFO_PAGE, 2, 0) || get(q, 100, 2, 0) ? KTAP_FAIL : KTAP_PASS;
+	return get(q->fd, FIFO_PAGE, 2, 0) || get(q->fd, 100, 2, 0) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* As many as the context has room for, and not one more or less comes out. */
@@ -1353,7 +1282,7 @@ static int exhaust(void)
 	}
 	if (err != -EAGAIN || !n)
 		return ktap_fail("%u requests, then %d", n, err);
-	if (put(q, n * 16, 1, 0))
+	if (put(q->fd, n * 16, 1, 0))
 		return KTAP_FAIL;
 	for (; count < n; count++) {
 		struct timespec limit = { .tv_sec = FIFO_WAIT_MS / 1000 };
@@ -1405,7 +1334,7 @@ static int getevents(void)
 	    !FIFO_GIVES(io_getevents(q->ctx, -1, 2, e, &a_while), -EINVAL))
 		return KTAP_FAIL;
 	/* Two are there, three are waited for: the time runs out, and nothing is lost. */
-	if (put(q, 16, 1, 0) || fifo_wait_flight(0, "rx", 3, "two reads to end"))
+	if (put(q->fd, 16, 1, 0) || fifo_wait_flight(0, "rx", 3, "two reads to end"))
 		return KTAP_FAIL;
 	if (!FIFO_GIVES(io_getevents(q->ctx, 3, 8, e, &a_while), 2) || note(q, &e[0]) || note(q, &e[1]))
 		return KTAP_FAIL;
@@ -1419,7 +1348,7 @@ static int getevents(void)
 		return KTAP_FAIL;
 	alarm(0);
 	timer_delete(timer);
-	if (put(q, 24, 1, 16))
+	if (put(q->fd, 24, 1, 16))
 		return KTAP_FAIL;
 	/* Fewer at a time than there are. */
 	if (!FIFO_GIVES(io_getevents(q->ctx, 1, 1, e, &(struct timespec){ .tv_sec = FIFO_WAIT_MS / 1000 }), 1) ||
@@ -1447,17 +1376,17 @@ static int threshold(void)
 		return KTAP_FAIL;
 	prepare_read(q, 0, memory, 512);
 	prepare_read(q, 1, memory + 512, 50);
-	failed = submit(q, 0, 2) || all_pending(q) || put(q, 99, 1, 0) || all_pending(q) || put(q, 1, 1, 99) ||
+	failed = submit(q, 0, 2) || all_pending(q) || put(q->fd, 99, 1, 0) || all_pending(q) || put(q->fd, 1, 1, 99) ||
 		 wait_for(q, 1, "a read of 100 bytes") || gives(q, 0, 100) || all_pending(q) ||
 		 /* The second has no room for 100, and asks for 50. */
-		 put(q, 49, 1, 100) || all_pending(q) || put(q, 1, 1, 149) || wait_for(q, 1, "a read of 50 bytes") ||
+		 put(q->fd, 49, 1, 100) || all_pending(q) || put(q->fd, 1, 1, 149) || wait_for(q, 1, "a read of 50 bytes") ||
 		 gives(q, 1, 50) || fifo_verify(memory, 100, 1, 0) || fifo_verify(memory + 512, 50, 1, 100) ||
 		 /* One that is cancelled leaves them there. */
-		 submit(q, 0, 1) || put(q, 99, 1, 150) || all_pending(q) || cancel(q, 0) ||
-		 wait_for(q, 1, "a cancelled read") || gives(q, 0, -ECANCELED) || fill_is(q, 99);
+		 submit(q, 0, 1) || put(q->fd, 99, 1, 150) || all_pending(q) || cancel(q, 0) ||
+		 wait_for(q, 1, "a cancelled read") || gives(q, 0, -ECANCELED) || fill_is(q->fd, 99);
 	if (!FIFO_GIVES(ioctl(q->fd, FIFO_AIO_SET_THRESHOLDS, &was), 0))
 		return KTAP_FAIL;
-	return failed || get(q, 99, 1, 150) ? KTAP_FAIL : KTAP_PASS;
+	return failed || get(q->fd, 99, 1, 150) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* wait_ms ends what waits for nobody; one that was submitted under another value keeps that. */
@@ -1477,12 +1406,12 @@ static int wait_limit(void)
 	if (fifo_parameter_set("wait_ms", 20))
 		return ktap_fail("wait_ms: %s", strerror(errno));
 	failed = submit(q, 0, 1) || wait_for(q, 1, "a read that nobody writes for") || gives(q, 0, -ETIMEDOUT) ||
-		 put(q, q->depth - 1000, 1, 0) || submit(q, 1, 2) || wait_for(q, 2, "writes that nobody reads") ||
-		 gives(q, 1, 1000) || gives(q, 2, -ETIMEDOUT) || get(q, q->depth, 1, 0);
+		 put(q->fd, q->depth - 1000, 1, 0) || submit(q, 1, 2) || wait_for(q, 2, "writes that nobody reads") ||
+		 gives(q, 1, 1000) || gives(q, 2, -ETIMEDOUT) || get(q->fd, q->depth, 1, 0);
 	failed |= fifo_parameter_set("wait_ms", 0);
 	failed = failed || submit(q, 0, 1) || fifo_parameter_set("wait_ms", 20) || all_pending(q);
 	usleep(100000);
-	failed = failed || all_pending(q) || put(q, 10, 1, 0) || wait_for(q, 1, "a read without limit") || gives(q, 0, 10);
+	failed = failed || all_pending(q) || put(q->fd, 10, 1, 0) || wait_for(q, 1, "a read without limit") || gives(q, 0, 10);
 	failed |= fifo_parameter_set("wait_ms", was);
 	return failed ? KTAP_FAIL : KTAP_PASS;
 }
@@ -1500,7 +1429,7 @@ static int cancel_read(void)
 	if (submit(q, 0, 1) || all_pending(q) || cancel(q, 0) || wait_for(q, 1, "a cancelled read") ||
 	    gives(q, 0, -ECANCELED))
 		return KTAP_FAIL;
-	if (put(q, 100, 1, 0) || fill_is(q, 100) || get(q, 100, 1, 0))
+	if (put(q->fd, 100, 1, 0) || fill_is(q->fd, 100) || get(q->fd, 100, 1, 0))
 		return KTAP_FAIL;
 	return fifo_all(memory, 0x11, 512) ? KTAP_PASS : ktap_fail("a cancelled read has changed its memory");
 }
@@ -1510,19 +1439,19 @@ static int cancel_write(void)
 {
 	struct queue *q = &queue;
 
-	if (queue_init(q) || put(q, q->depth, 1, 0))
+	if (queue_init(q) || put(q->fd, q->depth, 1, 0))
 		return KTAP_FAIL;
 	fifo_fill(memory, 5000, 1, q->depth);
 	prepare_write(q, 0, memory, 5000);
 	if (submit(q, 0, 1) || all_pending(q) || cancel(q, 0) || wait_for(q, 1, "a cancelled write") ||
 	    gives(q, 0, -ECANCELED))
 		return KTAP_FAIL;
-	if (get(q, 1000, 1, 0) || fill_is(q, q->depth - 1000))
+	if (get(q->fd, 1000, 1, 0) || fill_is(q->fd, q->depth - 1000))
 		return KTAP_FAIL;
-	if (submit(q, 0, 1) || all_pending(q) || fill_is(q, q->depth) || cancel(q, 0) ||
+	if (submit(q, 0, 1) || all_pending(q) || fill_is(q->fd, q->depth) || cancel(q, 0) ||
 	    wait_for(q, 1, "a write with 1000 bytes done") || gives(q, 0, 1000))
 		return KTAP_FAIL;
-	return get(q, q->depth, 1, 1000) ? KTAP_FAIL : KTAP_PASS;
+	return get(q->fd, q->depth, 1, 1000) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* Of nine that wait, the first, the last, one in the middle, and several. */
@@ -1547,7 +1476,7 @@ static int cancel_queued_reads(void)
 			if (set >> i & 1 && (cancel(q, i) || wait_for(q, 1, "a cancelled read") || gives(q, i, -ECANCELED)))
 				return ktap_fail("set %#x", set);
 		}
-		if (all_pending(q) || put(q, q->pending * 100, s, 0) || wait_for(q, q->pending, "the others"))
+		if (all_pending(q) || put(q->fd, q->pending * 100, s, 0) || wait_for(q, q->pending, "the others"))
 			return ktap_fail("set %#x", set);
 		for (unsigned int i = 0; i < 9; i++) {
 			if (set >> i & 1) {
@@ -1572,7 +1501,7 @@ static int cancel_queued_writes(void)
 	for (unsigned int s = 0; s < FIFO_ARRAY_SIZE(cancelled_sets); s++) {
 		unsigned int set = cancelled_sets[s], left = 0;
 
-		if (put(q, q->depth, s, 0))
+		if (put(q->fd, q->depth, s, 0))
 			return KTAP_FAIL;
 		/* Those that stay make up the stream. */
 		for (unsigned int i = 0; i < 9; i++) {
@@ -1586,8 +1515,8 @@ static int cancel_queued_writes(void)
 			if (set >> i & 1 && (cancel(q, i) || wait_for(q, 1, "a cancelled write") || gives(q, i, -ECANCELED)))
 				return ktap_fail("set %#x", set);
 		}
-		if (all_pending(q) || get(q, q->depth, s, 0) || wait_for(q, q->pending, "the others") ||
-		    fill_is(q, left * 100) || get(q, left * 100, s, q->depth))
+		if (all_pending(q) || get(q->fd, q->depth, s, 0) || wait_for(q, q->pending, "the others") ||
+		    fill_is(q->fd, left * 100) || get(q->fd, left * 100, s, q->depth))
 			return ktap_fail("set %#x", set);
 		for (unsigned int i = 0; i < 9; i++) {
 			if (!(set >> i & 1) && gives(q, i, 100))
@@ -1647,7 +1576,7 @@ static int cancel_twice(void)
 	if (submit(q, 0, 1) || all_pending(q) || cancel(q, 0) || wait_for(q, 1, "a cancelled read") ||
 	    gives(q, 0, -ECANCELED))
 		return KTAP_FAIL;
-	if (put(q, 100, 1, 0) || wait_for(q, 1, "the other read") || gives(q, 1, 100) ||
+	if (put(q->fd, 100, 1, 0) || wait_for(q, 1, "the other read") || gives(q, 1, 100) ||
 	    cancel_fails(q->ctx, &q->requests[1].iocb, EINVAL, "a read that has ended"))
 		return KTAP_FAIL;
 	return take(q) ? ktap_fail("more events") : KTAP_PASS;
@@ -1917,39 +1846,19 @@ static int cancel_race_thread(void)
 
 /* The end of contexts, files and processes. */
 
-/* Reads of 64 bytes each, and writes behind a full FIFO where that is asked for. */
+/* Reads of a piece each, and writes behind a full FIFO where that is asked for. */
 static int many_pending(struct queue *q, uint8_t *buf, unsigned int n, bool writes)
 {
-	if (writes && put(q, q->depth, 1, 0))
+	if (writes && put(q->fd, q->depth, 1, 0))
 		return -1;
 	for (unsigned int i = 0; i < n; i++) {
 		if (writes)
-			prepare_write(q, i, buf + i * 64, 64);
+			prepare_write(q, i, buf + i * PIECE, PIECE);
 		else
-			prepare_read(q, i, buf + i * 64, 64);
+			prepare_read(q, i, buf + i * PIECE, PIECE);
 	}
 	return submit(q, 0, n);
 }
-
-/* Nothing of what was in flight may move any more. */
-static int nothing_moves(int fd, uint8_t *buf, unsigned int n, unsigned int depth, bool writes)
-{
-	if (fifo_in_flight(0, writes ? "tx" : "rx") > 0) {
-		ktap_diag("%lld requests are in flight", fifo_in_flight(0, writes ? "tx" : "rx"));
-		return -1;
-	}
-	if (writes) {
-		if (fifo_read_all(fd, draining, depth) || fifo_verify(draining, depth, 1, 0))
-			return -1;
-		if (fifo_info(fd).fill) {
-			ktap_diag("a write that is gone has written %u bytes", fifo_info(fd).fill);
-			return -1;
-		}
-	}
-	return fifo_untouched(fd, buf, n * 64);
-}
-
-static const unsigned int crowds[] = { 1, 2, 17, 256 };
 
 static int destroy(void)
 {
@@ -1965,7 +1874,7 @@ static int destroy(void)
 		if (!FIFO_GIVES(io_destroy(q->ctx), 0) || !FIFO_GIVES(io_destroy(q->ctx), -EINVAL))
 			return KTAP_FAIL;
 		alarm(0);
-		if (nothing_moves(q->fd, memory, n, q->depth, writes))
+		if (nothing_moves(q->fd, memory, n, writes))
 			return ktap_fail("%u %s", n, writes ? "writes" : "reads");
 		close(q->fd);
 	}
@@ -1987,7 +1896,7 @@ static int destroy_fsync(void)
 	if (!FIFO_GIVES(io_destroy(q->ctx), 0))
 		return KTAP_FAIL;
 	alarm(0);
-	return nothing_moves(q->fd, memory, 3, q->depth, true) ? KTAP_FAIL : KTAP_PASS;
+	return nothing_moves(q->fd, memory, 3, true) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /* While bytes move: what is in the memory when io_destroy returns is what stays there. */
@@ -2048,7 +1957,7 @@ static int close_pending(void)
 			if (gives(q, j, -ECANCELED))
 				return KTAP_FAIL;
 		}
-		if (nothing_moves(fd, memory, n, q->depth, writes))
+		if (nothing_moves(fd, memory, n, writes))
 			return ktap_fail("%u %s", n, writes ? "writes" : "reads");
 		close(fd);
 		if (!FIFO_GIVES(io_destroy(q->ctx), 0))
@@ -2094,11 +2003,11 @@ static int close_others(void)
 	if (all_pending(other))
 		return ktap_fail("close has ended a request through another open file");
 	/* The file is as good as before. */
-	if (put(q, 10, 1, 0) || wait_for(other, 1, "the other file's read") || gives(other, 0, 10) ||
+	if (put(q->fd, 10, 1, 0) || wait_for(other, 1, "the other file's read") || gives(other, 0, 10) ||
 	    fifo_verify(memory + 4096, 10, 1, 0))
 		return KTAP_FAIL;
 	prepare_read(q, 0, memory, 100);
-	if (put(q, 10, 1, 0) || submit(q, 0, 1) || wait_for(q, 1, "a read after the close") || gives(q, 0, 10))
+	if (put(q->fd, 10, 1, 0) || submit(q, 0, 1) || wait_for(q, 1, "a read after the close") || gives(q, 0, 10))
 		return KTAP_FAIL;
 	return KTAP_PASS;
 }
@@ -2129,128 +2038,41 @@ static int close_child(void)
 	pid = fifo_fork(child_requests, q);
 	if (pid < 0 || fifo_reap_passed(pid, "a child with requests") || all_pending(q))
 		return KTAP_FAIL;
-	if (put(q, 128, 1, 0) || wait_for(q, 2, "the parent's reads") || gives(q, 0, 64) || gives(q, 1, 64))
+	if (put(q->fd, 128, 1, 0) || wait_for(q, 2, "the parent's reads") || gives(q, 0, 64) || gives(q, 1, 64))
 		return KTAP_FAIL;
 	return fifo_verify(memory + 4096, 128, 1, 0) ? KTAP_FAIL : KTAP_PASS;
 }
 
-/* How a process ends while it has requests in flight. */
-enum ending {
-	EXIT,
-	KILL,
-	EXEC,
-	ENDINGS,
-};
+/* The end of processes. */
 
-static const char *const ending_names[ENDINGS] = { "exit", "SIGKILL", "exec" };
-
-struct doomed {
-	uint8_t *buf;		/* shared */
-	unsigned int n;
-	bool writes;
-	enum ending ending;
-	int ready;		/* gate: all is in flight */
-	int linger[2];		/* pipe: what exec has become ends when nobody can write */
-	int execed[2];		/* pipe: nobody can write after exec */
-};
-
-static int doomed_run(void *arg)
+static int doomed_begin(const struct doomed *d)
 {
-	struct doomed *d = arg;
 	struct queue *q = &queue;
-	char fd[16];
 
-	if (queue_init(q) || many_pending(q, d->buf, d->n, d->writes))
-		return KTAP_FAIL;
-	if (d->ending == EXEC) {
-		close(d->linger[1]);
-		close(d->execed[0]);
-		snprintf(fd, sizeof(fd), "%d", d->linger[0]);
-		execl("/proc/self/exe", "fifo_aio", "--linger", fd, NULL);
-		return ktap_fail("exec: %s", strerror(errno));
-	}
-	fifo_gate_open(d->ready, 1);
-	if (d->ending == EXIT)
-		return KTAP_PASS;
-	for (;;)
-		pause();
-}
-
-/* What exec makes of a doomed process: it lives on, without its requests. */
-static int linger(const char *fd)
-{
-	char c;
-
-	return read(atoi(fd), &c, 1) == 0 ? KTAP_PASS : KTAP_FAIL;
-}
-
-static int process_ends(enum ending ending)
-{
-	struct doomed d = { .buf = fifo_shared(REQUESTS * 64), .ending = ending, .ready = fifo_gate() };
-	int fd = fifo_open(0, O_RDWR), status;
-	pid_t pid;
-	char c;
-
-	if (!d.buf || fd < 0)
-		return KTAP_FAIL;
-	for (unsigned int i = 0; i < 2 * FIFO_ARRAY_SIZE(crowds); i++) {
-		d.n = crowds[i / 2];
-		d.writes = i & 1;
-		if (ending == EXEC && (pipe(d.linger) || pipe2(d.execed, O_CLOEXEC)))
-			return KTAP_FAIL;
-		pid = fifo_fork(doomed_run, &d);
-		if (pid < 0)
-			return KTAP_FAIL;
-		if (ending == EXEC) {
-			close(d.linger[0]);
-			close(d.execed[1]);
-			if (fifo_wait(d.execed[0], POLLIN, "exec") < 0 || read(d.execed[0], &c, 1))
-				return ktap_fail("no exec");
-			close(d.execed[0]);
-		} else if (fifo_gate_pass(d.ready, "requests of a child")) {
-			return KTAP_FAIL;
-		}
-		if (ending == KILL)
-			kill(pid, SIGKILL);
-		if (ending != EXEC) {
-			status = fifo_reap(pid, "a child with requests in flight");
-			if (status != (ending == KILL ? SIGKILL : 0))
-				return ktap_fail("%s: status %#x", ending_names[ending], status);
-		}
-		if (nothing_moves(fd, d.buf, d.n, fifo_info(fd).depth, d.writes))
-			return ktap_fail("%s with %u %s in flight", ending_names[ending], d.n, d.writes ? "writes" : "reads");
-		if (ending == EXEC) {
-			close(d.linger[1]);
-			if (fifo_reap_passed(pid, "a child after exec"))
-				return KTAP_FAIL;
-		}
-	}
-	return KTAP_PASS;
+	return queue_init(q) || many_pending(q, d->buf, d->n, d->writes);
 }
 
 static int exit_pending(void)
 {
-	return process_ends(EXIT);
+	return process_ends(doomed_begin, 2, EXIT);
 }
 
 static int kill_pending(void)
 {
-	return process_ends(KILL);
+	return process_ends(doomed_begin, 2, KILL);
 }
 
 static int exec_pending(void)
 {
-	return process_ends(EXEC);
+	return process_ends(doomed_begin, 2, EXEC);
 }
 
-/* A process that reads and writes as fast as it can, into shared memory, until it is killed. */
-static int busy_run(void *arg)
+static int busy_begin(const struct doomed *d)
 {
-	struct doomed *d = arg;
 	struct queue *q = &queue;
 
 	if (queue_init(q))
-		return KTAP_FAIL;
+		return -1;
 	for (unsigned int i = 0; i < 32; i++) {
 		if (i & 1)
 			prepare_write(q, i, d->buf + i * 1024, 1024);
@@ -2260,41 +2082,22 @@ static int busy_run(void *arg)
 	fifo_gate_open(d->ready, 1);
 	for (unsigned int i = 0; ; i = (i + 1) % 32) {
 		if (!q->requests[i].pending && submit(q, i, 1))
-			return KTAP_FAIL;
+			return -1;
 		if (take(q) < 0)
-			return KTAP_FAIL;
+			return -1;
 	}
 }
 
 static int kill_busy(void)
 {
-	struct doomed d = { .buf = fifo_shared(32 * 1024), .ready = fifo_gate() };
-	int fd = fifo_open(0, O_RDWR | O_NONBLOCK);
-	struct fifo_rng rng = fifo_rng(700);
-
-	if (!d.buf || fd < 0)
-		return KTAP_FAIL;
-	for (unsigned int round = 0; round < fifo_rounds(200); round++) {
-		pid_t pid = fifo_fork(busy_run, &d);
-
-		if (pid < 0 || fifo_gate_pass(d.ready, "a busy child"))
-			return KTAP_FAIL;
-		usleep(fifo_below(&rng, 500));
-		kill(pid, SIGKILL);
-		if (fifo_reap(pid, "a busy child") != SIGKILL)
-			return ktap_fail("it ended by itself");
-		while (read(fd, draining, sizeof(draining)) > 0)
-			;
-		if (!FIFO_FAILS(read(fd, draining, 1), EAGAIN) || nothing_moves(fd, d.buf, 512, 0, false))
-			return ktap_fail("round %u", round);
-	}
-	return KTAP_PASS;
+	return busy_ends(busy_begin, 32 * 1024 / PIECE);
 }
 
 /* What is in the device's hands when the device has stopped to work. */
 static int kill_stalled(void)
 {
-	struct doomed d = { .buf = fifo_shared(REQUESTS * 64), .n = 17, .ending = KILL, .ready = fifo_gate() };
+	struct doomed d = { .begin = doomed_begin, .buf = fifo_shared(REQUESTS * PIECE), .n = 17, .ending = KILL,
+			     .ready = fifo_gate() };
 	int fd = fifo_open(0, O_RDWR);
 	pid_t pid;
 
@@ -2309,7 +2112,7 @@ static int kill_stalled(void)
 	if (fifo_reap(pid, "a child with requests in a stalled device") != SIGKILL)
 		return KTAP_FAIL;
 	/* What comes next waits for the device, or for its reset. */
-	if (nothing_moves(fd, d.buf, d.n, 0, false))
+	if (nothing_moves(fd, d.buf, d.n, false))
 		return KTAP_FAIL;
 	return ktap_host(NULL, 0, "clear") ? KTAP_FAIL : KTAP_PASS;
 }
@@ -2365,7 +2168,7 @@ int main(int argc, char **argv)
 		{ "kill_stalled", kill_stalled },
 	};
 
-	if (argc == 3 && !strcmp(argv[1], "--linger"))
-		return linger(argv[2]);
+	if (lingers(argc, argv))
+		return 0;
 	return fifo_run(checks, FIFO_ARRAY_SIZE(checks), argc, argv);
 }

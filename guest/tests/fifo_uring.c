@@ -12,14 +12,12 @@
 #include <liburing.h>
 #include <sys/uio.h>
 
-#include "fifo.h"
+#include "async.h"
 
 /* Of newer kernels than liburing.h is. */
 #define OP_READ_MULTISHOT	49	/* 6.7 */
 
 #define REQUESTS	256	/* in flight at most */
-#define DEPTH		65536	/* the largest FIFO that the checks fill */
-#define PIECE		64
 
 /* How requests are made: the same checks for each. */
 struct mode {
@@ -43,7 +41,6 @@ struct ring {
 	} requests[REQUESTS];
 };
 
-static uint8_t filling[2 * DEPTH], draining[2 * DEPTH];
 static uint8_t memory[16 * DEPTH] __attribute__((aligned(FIFO_PAGE)));
 static struct ring ring, second;
 
@@ -64,11 +61,9 @@ static int ring_init(struct ring *r, const struct mode *mode)
 	r->fd = r->own_fd = fifo_open(0, O_RDWR);
 	if (r->fd < 0)
 		return -1;
-	r->depth = fifo_info(r->fd).depth;
-	if (r->depth > DEPTH || r->depth < 4 * FIFO_PAGE) {
-		ktap_diag("the checks are not made for a FIFO of %u bytes", r->depth);
+	r->depth = depth_of(r->fd);
+	if (!r->depth)
 		return -1;
-	}
 	if (mode->flags & IOSQE_FIXED_FILE) {
 		int files[3] = { -1, -1, r->own_fd };
 
@@ -204,69 +199,6 @@ static int cancel(struct ring *r, unsigned int i, unsigned int c)
 	return submit(r);
 }
 
-/* Bytes of a stream for another process to write or read. */
-struct bytes {
-	size_t len;
-	uint64_t stream, at;
-};
-
-static int bytes_write(void *arg)
-{
-	const struct bytes *b = arg;
-	int fd = fifo_open(0, O_WRONLY);
-
-	fifo_fill(filling, b->len, b->stream, b->at);
-	return fd < 0 || fifo_write_all(fd, filling, b->len) ? KTAP_FAIL : KTAP_PASS;
-}
-
-static int other_writes(size_t len, uint64_t stream, uint64_t at)
-{
-	pid_t pid = fifo_fork(bytes_write, &(struct bytes){ len, stream, at });
-
-	return pid < 0 ? -1 : fifo_reap_passed(pid, "a process that writes");
-}
-
-static int bytes_read(void *arg)
-{
-	const struct bytes *b = arg;
-	int fd = fifo_open(0, O_RDONLY);
-
-	if (fd < 0 || fifo_read_all(fd, draining, b->len) || fifo_verify(draining, b->len, b->stream, b->at))
-		return KTAP_FAIL;
-	return KTAP_PASS;
-}
-
-static int other_reads(size_t len, uint64_t stream, uint64_t at)
-{
-	pid_t pid = fifo_fork(bytes_read, &(struct bytes){ len, stream, at });
-
-	return pid < 0 ? -1 : fifo_reap_passed(pid, "a process that reads");
-}
-
-/* Here: */
-static int put(struct ring *r, size_t len, uint64_t stream, uint64_t at)
-{
-	fifo_fill(filling, len, stream, at);
-	return fifo_write_all(r->own_fd, filling, len);
-}
-
-static int get(struct ring *r, size_t len, uint64_t stream, uint64_t at)
-{
-	if (fifo_read_all(r->own_fd, draining, len))
-		return -1;
-	return fifo_verify(draining, len, stream, at);
-}
-
-static int fill_is(struct ring *r, unsigned int want)
-{
-	unsigned int fill = fifo_info(r->own_fd).fill;
-
-	if (fill == want)
-		return 0;
-	ktap_diag("%u bytes in the FIFO, not %u", fill, want);
-	return -1;
-}
-
 /* Sees that the n pieces at buf are those of the stream from at, each once, in whichever order. */
 static int all_pieces(const uint8_t *buf, unsigned int n, uint64_t stream, uint64_t at)
 {
@@ -323,7 +255,7 @@ static int writes_wait(struct ring *r)
 	for (unsigned int d = 0; d < FIFO_ARRAY_SIZE(depths); d++) {
 		unsigned int n = depths[d];
 
-		if (put(r, r->depth, n, 0))
+		if (put(r->own_fd, r->depth, n, 0))
 			return -1;
 		fifo_fill(memory, n * PIECE, n, r->depth);
 		for (unsigned int i = 0; i < n; i++)
@@ -366,7 +298,7 @@ static int in_order(struct ring *r)
 			return -1;
 		at += len;
 	}
-	if (get(r, 32 * 600 - at, 1, at) || put(r, 3 * PIECE, 1, 0))
+	if (get(r->own_fd, 32 * 600 - at, 1, at) || put(r->own_fd, 3 * PIECE, 1, 0))
 		return -1;
 	/* Two for which there is nothing left wait for poll, and not in the driver. */
 	for (unsigned int i = 0; i < 5; i++)
@@ -377,7 +309,7 @@ static int in_order(struct ring *r)
 		ktap_diag("%lld reads are in the driver", fifo_in_flight(0, "rx"));
 		return -1;
 	}
-	return put(r, 2 * PIECE, 1, 3 * PIECE) || wait_for(r, 2, "reads that wait") ||
+	return put(r->own_fd, 2 * PIECE, 1, 3 * PIECE) || wait_for(r, 2, "reads that wait") ||
 	       all_pieces(memory + 3 * PIECE, 2, 1, 3 * PIECE);
 }
 
@@ -390,20 +322,20 @@ static int counts(struct ring *r)
 
 		memset(memory, 0x77, rooms[i] + 1);
 		prepare_read(r, 0, memory, rooms[i]);
-		if (put(r, 4500, 1, 0) || submit(r) || wait_for(r, 1, "the read") || gives(r, 0, want))
+		if (put(r->own_fd, 4500, 1, 0) || submit(r) || wait_for(r, 1, "the read") || gives(r, 0, want))
 			return -1;
 		if (fifo_verify(memory, want, 1, 0) || !fifo_all(memory + want, 0x77, rooms[i] + 1 - want)) {
 			ktap_diag("a read of %u bytes where 4500 are", rooms[i]);
 			return -1;
 		}
-		if (get(r, 4500 - want, 1, want))
+		if (get(r->own_fd, 4500 - want, 1, want))
 			return -1;
 	}
 	/* A long write is short, since it may not wait. */
 	fifo_fill(memory, 3 * DEPTH, 2, 1000);
 	prepare_write(r, 0, memory, 3 * DEPTH);
-	if (put(r, 1000, 2, 0) || submit(r) || wait_for(r, 1, "a long write") || gives(r, 0, r->depth - 1000) ||
-	    get(r, r->depth, 2, 0))
+	if (put(r->own_fd, 1000, 2, 0) || submit(r) || wait_for(r, 1, "a long write") || gives(r, 0, r->depth - 1000) ||
+	    get(r->own_fd, r->depth, 2, 0))
 		return -1;
 	prepare_read(r, 0, memory, 0);
 	prepare_write(r, 1, memory, 0);
@@ -423,20 +355,20 @@ static int cancels(struct ring *r)
 		if (cancel(r, i, 100) || wait_for(r, 1, "cancelling once more") || gives(r, 100, -ENOENT))
 			return -1;
 	}
-	if (all_pending(r) || put(r, 6 * PIECE, 1, 0) || wait_for(r, 6, "the other reads"))
+	if (all_pending(r) || put(r->own_fd, 6 * PIECE, 1, 0) || wait_for(r, 6, "the other reads"))
 		return -1;
 	for (unsigned int i = 0; i < 9; i++) {
 		if (i % 4 ? gives(r, i, PIECE) : !fifo_all(memory + i * PIECE, 0x11, PIECE))
 			return -1;
 	}
 	/* And a write. */
-	if (put(r, r->depth, 1, 0))
+	if (put(r->own_fd, r->depth, 1, 0))
 		return -1;
 	prepare_write(r, 0, memory, PIECE);
 	if (submit(r) || all_pending(r) || cancel(r, 0, 100) || wait_for(r, 2, "a cancelled write") ||
 	    gives(r, 0, -ECANCELED) || gives(r, 100, 0))
 		return -1;
-	return get(r, r->depth, 1, 0) || fill_is(r, 0);
+	return get(r->own_fd, r->depth, 1, 0) || fill_is(r->own_fd, 0);
 }
 
 static const struct {
@@ -580,7 +512,7 @@ static int vector_waits(void)
 		return KTAP_FAIL;
 	memset(iov, 0xff, 3 * sizeof(*iov));
 	free(iov);
-	if (all_pending(r) || put(r, 250, 1, 0) || wait_for(r, 1, "readv") || gives(r, 0, 250))
+	if (all_pending(r) || put(r->own_fd, 250, 1, 0) || wait_for(r, 1, "readv") || gives(r, 0, 250))
 		return KTAP_FAIL;
 	if (fifo_verify(memory, 100, 1, 0) || fifo_verify(memory + 1000, 100, 1, 100) ||
 	    fifo_verify(memory + 2000, 50, 1, 200) || !fifo_all(memory + 2050, 0, 50))
@@ -631,7 +563,7 @@ static int kind_check(uint8_t *p)
 		/* Half of the reads wait. */
 		if (i & 1) {
 			prepare_read(r, 1, p + at, len);
-			if (submit(r) || put(r, len, i, 0))
+			if (submit(r) || put(r->own_fd, len, i, 0))
 				return -1;
 		} else {
 			fifo_fill(p + at, len, i, 0);
@@ -646,7 +578,7 @@ static int kind_check(uint8_t *p)
 		if (wait_for(r, 1, "a read") || (!(i & 1) && gives(r, 1, len)) || r->requests[1].result <= 0)
 			return -1;
 		if (fifo_verify(p + at, r->requests[1].result, i, 0) ||
-		    get(r, len - r->requests[1].result, i, r->requests[1].result))
+		    get(r->own_fd, len - r->requests[1].result, i, r->requests[1].result))
 			return -1;
 	}
 	/* Outside of it there is nothing. */
@@ -702,7 +634,7 @@ static int unregister(void)
 		return KTAP_FAIL;
 	close(r->own_fd);
 	r->own_fd = fd;
-	if (all_pending(r) || put(r, 100, 1, 0) || wait_for(r, 1, "the read") || gives(r, 0, 100))
+	if (all_pending(r) || put(r->own_fd, 100, 1, 0) || wait_for(r, 1, "the read") || gives(r, 0, 100))
 		return KTAP_FAIL;
 	prepare(r, 1, IORING_OP_READ, memory, 100);
 	if (submit(r) || wait_for(r, 1, "a read from no file") || gives(r, 1, -EBADF))
@@ -728,7 +660,7 @@ static int nowait(void)
 	prepare_read(r, 0, memory + 8192, 100)->rw_flags = RWF_NOWAIT;
 	if (submit(r) || wait_for(r, 1, "a read of 60 bytes") || gives(r, 0, 60) || fifo_verify(memory + 8192, 60, 1, 0))
 		return KTAP_FAIL;
-	if (put(r, r->depth - 100, 1, 60))
+	if (put(r->own_fd, r->depth - 100, 1, 60))
 		return KTAP_FAIL;
 	fifo_fill(memory, 5000, 1, r->depth - 40);
 	prepare_write(r, 0, memory, 4096)->rw_flags = RWF_NOWAIT;
@@ -740,7 +672,7 @@ static int nowait(void)
 	prepare_write(r, 0, memory, 5000)->rw_flags = RWF_NOWAIT;
 	if (submit(r) || wait_for(r, 1, "a write into a full FIFO") || gives(r, 0, -EAGAIN))
 		return KTAP_FAIL;
-	return get(r, r->depth, 1, 60) ? KTAP_FAIL : KTAP_PASS;
+	return get(r->own_fd, r->depth, 1, 60) ? KTAP_FAIL : KTAP_PASS;
 }
 
 /*
@@ -755,7 +687,7 @@ static int nonblock(void)
 		return KTAP_FAIL;
 	prepare_read(r, 0, memory, PIECE);
 	prepare_read(r, 1, memory + PIECE, PIECE)->flags = IOSQE_ASYNC;
-	if (submit(r) || all_pending(r) || put(r, 2 * PIECE, 1, 0) || wait_for(r, 2, "the reads") || gives(r, 0, PIECE) ||
+	if (submit(r) || all_pending(r) || put(r->own_fd, 2 * PIECE, 1, 0) || wait_for(r, 2, "the reads") || gives(r, 0, PIECE) ||
 	    gives(r, 1, PIECE) || all_pieces(memory, 2, 1, 0))
 		return KTAP_FAIL;
 	return KTAP_PASS;
@@ -779,7 +711,7 @@ static int poll_requests(void)
 		return KTAP_FAIL;
 	if (other_writes(10, 1, 0) || wait_for(r, 1, "POLLIN") || !(r->requests[0].result & POLLIN))
 		return KTAP_FAIL;
-	if (get(r, 10, 1, 0))
+	if (get(r->own_fd, 10, 1, 0))
 		return KTAP_FAIL;
 	/* Each time that bytes come. */
 	sqe = prepare(r, 0, IORING_OP_POLL_ADD, NULL, IORING_POLL_ADD_MULTI);
@@ -789,11 +721,11 @@ static int poll_requests(void)
 		return KTAP_FAIL;
 	for (unsigned int i = 0; i < 20; i++) {
 		r->requests[0].result = 0;
-		if (put(r, 10, 1, i * 10) || wait_for(r, 1, "POLLIN again"))
+		if (put(r->own_fd, 10, 1, i * 10) || wait_for(r, 1, "POLLIN again"))
 			return ktap_fail("time %u", i);
 		if (!(r->requests[0].result & POLLIN) || !(r->requests[0].flags & IORING_CQE_F_MORE))
 			return ktap_fail("multishot poll ends with %#x, %#x", r->requests[0].result, r->requests[0].flags);
-		if (get(r, 10, 1, i * 10))
+		if (get(r->own_fd, 10, 1, i * 10))
 			return KTAP_FAIL;
 		/* It may have been told more than once. */
 		for (;;) {
@@ -903,7 +835,7 @@ static int cancel_race(void)
 				won++;
 			}
 		}
-		if (fill_is(r, (n - got) * PIECE) || fifo_read_all(r->own_fd, draining + got * PIECE, (n - got) * PIECE) ||
+		if (fill_is(r->own_fd, (n - got) * PIECE) || fifo_read_all(r->own_fd, draining + got * PIECE, (n - got) * PIECE) ||
 		    all_pieces(draining, n, round, 0))
 			return ktap_fail("round %llu", (unsigned long long)round);
 	}
@@ -929,13 +861,13 @@ static int links(void)
 	prepare_read(r, 3, memory + 1100, 200)->flags = IOSQE_IO_LINK;
 	prepare_write(r, 4, memory, 100);
 	if (submit(r) || wait_for(r, 5, "a chain") || gives(r, 0, 100) || gives(r, 1, 100) || gives(r, 2, 100) ||
-	    gives(r, 3, 100) || gives(r, 4, -ECANCELED) || fifo_verify(memory + 1000, 200, 1, 0) || fill_is(r, 0))
+	    gives(r, 3, 100) || gives(r, 4, -ECANCELED) || fifo_verify(memory + 1000, 200, 1, 0) || fill_is(r->own_fd, 0))
 		return KTAP_FAIL;
 	/* A hard link goes on. One that waits holds up what comes after it. */
 	prepare_read(r, 0, memory + 1000, 200)->flags = IOSQE_IO_HARDLINK;
 	prepare_write(r, 1, memory, 50);
-	if (submit(r) || all_pending(r) || put(r, 100, 1, 0) || wait_for(r, 2, "a hard link") || gives(r, 0, 100) ||
-	    gives(r, 1, 50) || get(r, 50, 1, 0))
+	if (submit(r) || all_pending(r) || put(r->own_fd, 100, 1, 0) || wait_for(r, 2, "a hard link") || gives(r, 0, 100) ||
+	    gives(r, 1, 50) || get(r->own_fd, 50, 1, 0))
 		return KTAP_FAIL;
 	/* Time runs out for a read, and not for another. */
 	for (unsigned int i = 0; i < 4; i++) {
@@ -947,7 +879,7 @@ static int links(void)
 		sqe->off = 0;
 		if (comes)
 			soon.tv_sec = FIFO_WAIT_MS / 1000;
-		if (submit(r) || (comes && put(r, 100, 1, 0)) || wait_for(r, 2, "a read and its time"))
+		if (submit(r) || (comes && put(r->own_fd, 100, 1, 0)) || wait_for(r, 2, "a read and its time"))
 			return KTAP_FAIL;
 		soon.tv_sec = 0;
 		if (gives(r, 0, comes ? 100 : -ECANCELED) || gives(r, 1, comes ? -ECANCELED : -ETIME))
@@ -956,7 +888,7 @@ static int links(void)
 	/* Nothing begins before what waits has ended. */
 	prepare_read(r, 0, memory, 100);
 	prepare(r, 1, IORING_OP_NOP, NULL, 0)->flags = IOSQE_IO_DRAIN;
-	if (submit(r) || all_pending(r) || put(r, 100, 1, 0) || wait_for(r, 2, "a barrier") || gives(r, 0, 100) ||
+	if (submit(r) || all_pending(r) || put(r->own_fd, 100, 1, 0) || wait_for(r, 2, "a barrier") || gives(r, 0, 100) ||
 	    gives(r, 1, 0))
 		return KTAP_FAIL;
 	return KTAP_PASS;
@@ -984,12 +916,12 @@ static int selected(struct ring *r, unsigned int count, int flags)
 
 	for (unsigned int i = 0; i < count; i++) {
 		/* Half of them wait. */
-		if (!(i & 1) && put(r, PIECE + i, i, 0))
+		if (!(i & 1) && put(r->own_fd, PIECE + i, i, 0))
 			return -1;
 		sqe = prepare(r, 0, IORING_OP_READ, NULL, i % 3 ? 0 : 1000);
 		sqe->flags = IOSQE_BUFFER_SELECT | flags;
 		sqe->buf_group = 7;
-		if (submit(r) || (i & 1 && (all_pending(r) || put(r, PIECE + i, i, 0))) || wait_for(r, 1, "a read") ||
+		if (submit(r) || (i & 1 && (all_pending(r) || put(r->own_fd, PIECE + i, i, 0))) || wait_for(r, 1, "a read") ||
 		    gives(r, 0, PIECE + i))
 			return -1;
 		b = buffer_of(r, 0);
@@ -1087,7 +1019,7 @@ static int read_multishot(void)
 	for (unsigned int i = 0; i < 300; i++) {
 		size_t len = fifo_between(&rng, 1, 8000);
 
-		if (put(r, len, 1, put_at))
+		if (put(r->own_fd, len, 1, put_at))
 			return KTAP_FAIL;
 		put_at += len;
 		while (at < put_at) {
@@ -1104,10 +1036,10 @@ static int read_multishot(void)
 			buffer_add(br, 16, b);
 		}
 	}
-	if (all_pending(r) || fill_is(r, 0))
+	if (all_pending(r) || fill_is(r->own_fd, 0))
 		return KTAP_FAIL;
 	/* Without buffers it ends, and leaves the rest where it is. */
-	if (put(r, 20 * 1024, 1, at))
+	if (put(r->own_fd, 20 * 1024, 1, at))
 		return KTAP_FAIL;
 	for (put_at = at; !ended; ) {
 		if (wait_for(r, 1, "the buffers' end"))
@@ -1121,7 +1053,7 @@ static int read_multishot(void)
 		}
 		ended = !r->requests[0].pending;
 	}
-	if (r->requests[0].result != -ENOBUFS || get(r, at + 20 * 1024 - put_at, 1, put_at) || fill_is(r, 0))
+	if (r->requests[0].result != -ENOBUFS || get(r->own_fd, at + 20 * 1024 - put_at, 1, put_at) || fill_is(r->own_fd, 0))
 		return ktap_fail("it ended with %d", r->requests[0].result);
 	/* And it can be cancelled. */
 	buffer_add(br, 16, 0);
@@ -1154,7 +1086,7 @@ static int fsync_requests(void)
 	if (ring_init(r, &plain))
 		return KTAP_FAIL;
 	prepare(r, 0, IORING_OP_FSYNC, NULL, 0)->off = 0;
-	if (submit(r) || wait_for(r, 1, "fsync without a write") || gives(r, 0, 0) || put(r, r->depth, 1, 0))
+	if (submit(r) || wait_for(r, 1, "fsync without a write") || gives(r, 0, 0) || put(r->own_fd, r->depth, 1, 0))
 		return KTAP_FAIL;
 	pid = fifo_fork(write_blocked, r);
 	if (pid < 0 || fifo_wait_flight(0, "tx", 1, "a write that waits"))
@@ -1163,13 +1095,13 @@ static int fsync_requests(void)
 	sqe = prepare(r, 1, IORING_OP_FSYNC, NULL, 0);
 	sqe->off = 0;
 	sqe->fsync_flags = IORING_FSYNC_DATASYNC;
-	if (submit(r) || all_pending(r) || get(r, r->depth, 1, 0) || wait_for(r, 2, "fsync") || gives(r, 0, 0) ||
+	if (submit(r) || all_pending(r) || get(r->own_fd, r->depth, 1, 0) || wait_for(r, 2, "fsync") || gives(r, 0, 0) ||
 	    gives(r, 1, 0))
 		return KTAP_FAIL;
-	if (fifo_reap_passed(pid, "a process that writes") || get(r, 100, 1, r->depth))
+	if (fifo_reap_passed(pid, "a process that writes") || get(r->own_fd, 100, 1, r->depth))
 		return KTAP_FAIL;
 	/* One that is cancelled while it waits. */
-	if (put(r, r->depth, 1, 0))
+	if (put(r->own_fd, r->depth, 1, 0))
 		return KTAP_FAIL;
 	pid = fifo_fork(write_blocked, r);
 	if (pid < 0 || fifo_wait_flight(0, "tx", 1, "a write that waits"))
@@ -1179,7 +1111,7 @@ static int fsync_requests(void)
 		return KTAP_FAIL;
 	if (r->requests[0].result != -EINTR && r->requests[0].result != -ECANCELED)
 		return ktap_fail("a cancelled fsync ends with %d", r->requests[0].result);
-	if (get(r, r->depth + 100, 1, 0))
+	if (get(r->own_fd, r->depth + 100, 1, 0))
 		return KTAP_FAIL;
 	return fifo_reap_passed(pid, "a process that writes") ? KTAP_FAIL : KTAP_PASS;
 }
@@ -1212,12 +1144,12 @@ static int splices(void)
 	if (submit(r) || wait_for(r, 1, "splice out of the FIFO"))
 		return KTAP_FAIL;
 	if (r->requests[0].result == -EINVAL)
-		return get(r, 10000, 1, 0) ? KTAP_FAIL : ktap_skip("this kernel has no splice out of character devices");
+		return get(r->own_fd, 10000, 1, 0) ? KTAP_FAIL : ktap_skip("this kernel has no splice out of character devices");
 	if (gives(r, 0, 10000) || !FIFO_GIVES(read(p[0], draining, 10000), 10000) || fifo_verify(draining, 10000, 1, 0))
 		return KTAP_FAIL;
 	/* One that waits for bytes; and one that is taken back. */
 	prepare_splice(r, 0, r->fd, p[1], 10000);
-	if (submit(r) || all_pending(r) || put(r, 100, 2, 0) || wait_for(r, 1, "a splice that waits") || gives(r, 0, 100))
+	if (submit(r) || all_pending(r) || put(r->own_fd, 100, 2, 0) || wait_for(r, 1, "a splice that waits") || gives(r, 0, 100))
 		return KTAP_FAIL;
 	if (!FIFO_GIVES(read(p[0], draining, 10000), 100) || fifo_verify(draining, 100, 2, 0))
 		return KTAP_FAIL;
@@ -1226,7 +1158,7 @@ static int splices(void)
 		return KTAP_FAIL;
 	if (r->requests[0].result != -EINTR && r->requests[0].result != -ECANCELED)
 		return ktap_fail("a cancelled splice ends with %d", r->requests[0].result);
-	return put(r, 100, 3, 0) || get(r, 100, 3, 0) ? KTAP_FAIL : KTAP_PASS;
+	return put(r->own_fd, 100, 3, 0) || get(r->own_fd, 100, 3, 0) ? KTAP_FAIL : KTAP_PASS;
 }
 
 static int bad_requests(void)
@@ -1257,21 +1189,21 @@ static int bad_requests(void)
 	    gives(r, 8, -EOPNOTSUPP))
 		return KTAP_FAIL;
 	/* Addresses: when there are bytes, and as far as they are good. */
-	if (put(r, 2 * FIFO_PAGE, 1, 0))
+	if (put(r->own_fd, 2 * FIFO_PAGE, 1, 0))
 		return KTAP_FAIL;
 	prepare_read(r, 0, hole, 10);
-	if (submit(r) || wait_for(r, 1, "a bad address") || gives(r, 0, -EFAULT) || fill_is(r, 2 * FIFO_PAGE))
+	if (submit(r) || wait_for(r, 1, "a bad address") || gives(r, 0, -EFAULT) || fill_is(r->own_fd, 2 * FIFO_PAGE))
 		return KTAP_FAIL;
 	prepare_read(r, 0, p, 2 * FIFO_PAGE);
 	if (submit(r) || wait_for(r, 1, "a page and none") || gives(r, 0, FIFO_PAGE) || fifo_verify(p, FIFO_PAGE, 1, 0))
 		return KTAP_FAIL;
 	prepare(r, 0, IORING_OP_READV, iov, 2);
 	if (submit(r) || wait_for(r, 1, "a vector and a hole") || gives(r, 0, 100) || fifo_verify(p, 100, 1, FIFO_PAGE) ||
-	    get(r, FIFO_PAGE - 100, 1, FIFO_PAGE + 100))
+	    get(r->own_fd, FIFO_PAGE - 100, 1, FIFO_PAGE + 100))
 		return KTAP_FAIL;
 	prepare_read(r, 0, hole, 10)->flags = IOSQE_ASYNC;
-	if (put(r, 10, 1, 0) || submit(r) || wait_for(r, 1, "a bad address of a worker's") || gives(r, 0, -EFAULT) ||
-	    get(r, 10, 1, 0))
+	if (put(r->own_fd, 10, 1, 0) || submit(r) || wait_for(r, 1, "a bad address of a worker's") || gives(r, 0, -EFAULT) ||
+	    get(r->own_fd, 10, 1, 0))
 		return KTAP_FAIL;
 	/* There is nothing to poll for completions. */
 	if (ring_init(&second, &polled))
@@ -1497,8 +1429,6 @@ static int many_rings(void)
 
 /* The end of rings and processes. */
 
-static const unsigned int crowds[] = { 1, 17, 256 };
-
 static bool references_are(void *arg)
 {
 	return fifo_references() == *(long long *)arg;
@@ -1542,171 +1472,70 @@ static int close_file(void)
 		return KTAP_FAIL;
 	close(r->own_fd);
 	r->own_fd = fd;
-	if (all_pending(r) || put(r, PIECE, 1, 0) || wait_for(r, 1, "the read") || gives(r, 0, PIECE))
+	if (all_pending(r) || put(r->own_fd, PIECE, 1, 0) || wait_for(r, 1, "the read") || gives(r, 0, PIECE))
 		return KTAP_FAIL;
 	return fifo_verify(memory, PIECE, 1, 0) ? KTAP_FAIL : KTAP_PASS;
 }
 
-enum ending {
-	EXIT,
-	KILL,
-	EXEC,
-};
-
-static const char *const ending_names[] = { "exit", "SIGKILL", "exec" };
-
-struct doomed {
-	uint8_t *buf;		/* shared */
-	unsigned int n;
-	int flags;		/* IOSQE_ */
-	bool writes, busy;
-	enum ending ending;
-	int ready;		/* gate: all is in flight */
-	int linger[2];		/* pipe: what exec has become ends when nobody can write */
-	int execed[2];		/* pipe: nobody can write after exec */
-};
-
-static int doomed_run(void *arg)
+static int doomed_begin(const struct doomed *d)
 {
-	struct doomed *d = arg;
+	int flags = d->kind & 2 ? IOSQE_ASYNC : 0;
 	struct ring *r = &ring;
-	char fd[16];
 
-	if (ring_init(r, &plain) || (d->writes && put(r, r->depth, 1, 0)))
-		return KTAP_FAIL;
+	if (ring_init(r, &plain) || (d->writes && put(r->own_fd, r->depth, 1, 0)))
+		return -1;
 	for (unsigned int i = 0; i < d->n; i++) {
-		if (d->writes || (d->busy && i & 1))
-			prepare_write(r, i, d->buf + i * PIECE, PIECE)->flags = d->flags;
+		if (d->writes)
+			prepare_write(r, i, d->buf + i * PIECE, PIECE)->flags = flags;
 		else
-			prepare_read(r, i, d->buf + i * PIECE, PIECE)->flags = d->flags;
+			prepare_read(r, i, d->buf + i * PIECE, PIECE)->flags = flags;
 	}
-	if (submit(r) || (!d->busy && all_pending(r)))
-		return KTAP_FAIL;
-	if (d->ending == EXEC) {
-		close(d->linger[1]);
-		close(d->execed[0]);
-		snprintf(fd, sizeof(fd), "%d", d->linger[0]);
-		execl("/proc/self/exe", "fifo_uring", "--linger", fd, NULL);
-		return ktap_fail("exec: %s", strerror(errno));
-	}
-	fifo_gate_open(d->ready, 1);
-	if (d->ending == EXIT)
-		return KTAP_PASS;
-	for (unsigned int i = 0; d->busy; i = (i + 1) % d->n) {
-		struct io_uring_cqe *cqe;
-
-		if (!io_uring_peek_cqe(&r->ring, &cqe)) {
-			unsigned int slot = cqe->user_data;
-
-			if (note(r, cqe))
-				return KTAP_FAIL;
-			if (slot & 1)
-				prepare_write(r, slot, d->buf + slot * PIECE, PIECE);
-			else
-				prepare_read(r, slot, d->buf + slot * PIECE, PIECE);
-			if (submit(r))
-				return KTAP_FAIL;
-		}
-	}
-	for (;;)
-		pause();
-}
-
-/* What exec makes of a doomed process: it lives on, without its requests. */
-static int linger(const char *fd)
-{
-	char c;
-
-	return read(atoi(fd), &c, 1) == 0 ? KTAP_PASS : KTAP_FAIL;
-}
-
-static int process_ends(enum ending ending)
-{
-	struct doomed d = { .buf = fifo_shared(REQUESTS * PIECE), .ending = ending, .ready = fifo_gate() };
-	int fd = fifo_open(0, O_RDWR), status;
-	unsigned int depth = fifo_info(fd).depth;
-	pid_t pid;
-	char c;
-
-	if (!d.buf || fd < 0)
-		return KTAP_FAIL;
-	for (unsigned int i = 0; i < 4 * FIFO_ARRAY_SIZE(crowds); i++) {
-		d.n = crowds[i / 4];
-		d.writes = i & 1;
-		d.flags = i & 2 ? IOSQE_ASYNC : 0;
-		if (ending == EXEC && (pipe(d.linger) || pipe2(d.execed, O_CLOEXEC)))
-			return KTAP_FAIL;
-		pid = fifo_fork(doomed_run, &d);
-		if (pid < 0)
-			return KTAP_FAIL;
-		if (ending == EXEC) {
-			close(d.linger[0]);
-			close(d.execed[1]);
-			if (fifo_wait(d.execed[0], POLLIN, "exec") < 0 || read(d.execed[0], &c, 1))
-				return ktap_fail("no exec");
-			close(d.execed[0]);
-		} else if (fifo_gate_pass(d.ready, "requests of a child")) {
-			return KTAP_FAIL;
-		}
-		if (ending == KILL)
-			kill(pid, SIGKILL);
-		if (ending != EXEC) {
-			status = fifo_reap(pid, "a child with requests in flight");
-			if (status != (ending == KILL ? SIGKILL : 0))
-				return ktap_fail("%s: status %#x", ending_names[ending], status);
-		}
-		if (d.writes && (fifo_read_all(fd, draining, depth) || fifo_verify(draining, depth, 1, 0)))
-			return KTAP_FAIL;
-		if (fifo_info(fd).fill || fifo_untouched(fd, d.buf, d.n * PIECE))
-			return ktap_fail("%s with %u %s in flight", ending_names[ending], d.n, d.writes ? "writes" : "reads");
-		if (ending == EXEC) {
-			close(d.linger[1]);
-			if (fifo_reap_passed(pid, "a child after exec"))
-				return KTAP_FAIL;
-		}
-	}
-	return KTAP_PASS;
+	return submit(r) || all_pending(r);
 }
 
 static int exit_pending(void)
 {
-	return process_ends(EXIT);
+	return process_ends(doomed_begin, 4, EXIT);
 }
 
 static int kill_pending(void)
 {
-	return process_ends(KILL);
+	return process_ends(doomed_begin, 4, KILL);
 }
 
 static int exec_pending(void)
 {
-	return process_ends(EXEC);
+	return process_ends(doomed_begin, 4, EXEC);
 }
 
-/* A process that reads and writes as fast as it can, into shared memory, until it is killed. */
+static int busy_begin(const struct doomed *d)
+{
+	struct ring *r = &ring;
+
+	if (ring_init(r, &plain))
+		return -1;
+	fifo_gate_open(d->ready, 1);
+	for (unsigned int i = 0; ; i = (i + 1) % d->n) {
+		struct io_uring_cqe *cqe;
+
+		if (!r->requests[i].pending) {
+			if (i & 1)
+				prepare_write(r, i, d->buf + i * PIECE, PIECE);
+			else
+				prepare_read(r, i, d->buf + i * PIECE, PIECE);
+			if (submit(r))
+				return -1;
+		}
+		while (!io_uring_peek_cqe(&r->ring, &cqe)) {
+			if (note(r, cqe))
+				return -1;
+		}
+	}
+}
+
 static int kill_busy(void)
 {
-	struct doomed d = { .buf = fifo_shared(32 * PIECE), .n = 32, .busy = true, .ending = KILL, .ready = fifo_gate() };
-	int fd = fifo_open(0, O_RDWR | O_NONBLOCK);
-	struct fifo_rng rng = fifo_rng(500);
-
-	if (!d.buf || fd < 0)
-		return KTAP_FAIL;
-	for (unsigned int round = 0; round < fifo_rounds(200); round++) {
-		pid_t pid = fifo_fork(doomed_run, &d);
-
-		if (pid < 0 || fifo_gate_pass(d.ready, "a busy child"))
-			return KTAP_FAIL;
-		usleep(fifo_below(&rng, 500));
-		kill(pid, SIGKILL);
-		if (fifo_reap(pid, "a busy child") != SIGKILL)
-			return ktap_fail("it ended by itself");
-		while (read(fd, draining, sizeof(draining)) > 0)
-			;
-		if (!FIFO_FAILS(read(fd, draining, 1), EAGAIN) || fifo_untouched(fd, d.buf, 32 * PIECE))
-			return ktap_fail("round %u", round);
-	}
-	return KTAP_PASS;
+	return busy_ends(busy_begin, 32);
 }
 
 /* Requests that the driver has accepted, in a device that has stopped to work. */
@@ -1802,7 +1631,7 @@ int main(int argc, char **argv)
 		{ "kill_stalled", kill_stalled },
 	};
 
-	if (argc == 3 && !strcmp(argv[1], "--linger"))
-		return linger(argv[2]);
+	if (lingers(argc, argv))
+		return 0;
 	return fifo_run(checks, FIFO_ARRAY_SIZE(checks), argc, argv);
 }
