@@ -596,7 +596,7 @@ static int kind_check(uint8_t *p)
 static int fixed_kinds(void)
 {
 	uint8_t *p = kind_anonymous(), *file = kind_file();
-	long long huge = slurp_number("/proc/sys/vm/nr_hugepages", -1);
+	char huge[32];
 	int failed;
 
 	if (p == MAP_FAILED || file == MAP_FAILED)
@@ -605,14 +605,15 @@ static int fixed_kinds(void)
 		return ktap_fail("anonymous memory");
 	if (kind_check(file))
 		return ktap_fail("page cache");
-	if (huge < 0 || spit("/proc/sys/vm/nr_hugepages", "2"))
-		return KTAP_PASS;
+	if (slurp("/proc/sys/vm/nr_hugepages", huge, sizeof(huge)) <= 0 || spit("/proc/sys/vm/nr_hugepages", "2"))
+		return ktap_fail("no huge pages");
 	p = kind_huge();
-	failed = p != MAP_FAILED && kind_check(p);
-	munmap(p, KIND_SIZE);
-	spit("/proc/sys/vm/nr_hugepages", huge ? "1" : "0");
+	failed = p == MAP_FAILED || kind_check(p);
 	if (p == MAP_FAILED)
-		ktap_diag("no huge page");
+		ktap_diag("mmap: %s", strerror(errno));
+	else
+		munmap(p, KIND_SIZE);
+	spit("/proc/sys/vm/nr_hugepages", huge);
 	return failed ? ktap_fail("a huge page") : KTAP_PASS;
 }
 
