@@ -823,15 +823,20 @@ static int flip(enum job_direction direction, const char *target, unsigned int b
 	return goes_on(what);
 }
 
+/* Every how many of a lot to try: all, with fifovm.long. */
+static unsigned int some(void)
+{
+	return kernel_word("fifovm.long", NULL, 0) ? 1 : 3;
+}
+
 /* A part of the bits, chosen by the seed, or all. */
 static int flips(enum job_direction direction, const char *target, unsigned int from, unsigned int to)
 {
-	unsigned int step = fifo_rounds(30), failed = 0;	/* 3, or with fifovm.long 30 */
+	unsigned int step = some(), failed = 0;
 	int skip = begin();
 
 	if (skip)
 		return skip;
-	step = step == 3 ? 3 : 1;
 	for (unsigned int bit = from + fifo_seed() % step; bit <= to; bit += step) {
 		if (flip(direction, target, bit)) {
 			failed++;
@@ -1041,6 +1046,7 @@ static int lost_aborts(void)
 		"event[0x401]:drop@next",
 		"event[0x401]:delay=3ms@next",
 		"event[0x401]:delay=1s@next",
+		"mmio.read[0x1248]:stuck1=3@always",	/* ABORT_STATUS: pending for ever */
 		"dma.write{rx.comp}:drop@next",
 		"dma.write{rx.comp}:error@next",
 		"dma.write{rx.comp}:flip=192@next",
@@ -1333,6 +1339,94 @@ static int driver_file(const char *file, const char *address)
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/fifo_aio/%s", file);
 	return spit(path, address);
+}
+
+/* Gets the channel to work again after whatever there was. */
+static int recover(void)
+{
+	char address[32];
+
+	if (!ioctl(fd, FIFO_AIO_RESET))
+		return 0;
+	if (errno != ENODEV) {
+		ktap_diag("FIFO_AIO_RESET: %s", strerror(errno));
+		return -1;
+	}
+	/* It is taken for gone. */
+	if (address_of(address, sizeof(address)) || driver_file("unbind", address) || driver_file("bind", address)) {
+		ktap_diag("it can't be bound again: %s", strerror(errno));
+		return -1;
+	}
+	return reopen();
+}
+
+/*
+ * A bit of all registers in a range is stuck. A read is cancelled meanwhile, and
+ * a write makes the driver look what the matter is: they end.
+ */
+static int stuck_bit(const char *range, unsigned int bit, int value)
+{
+	uint8_t *p = buffer();
+	struct io_event event;
+	char what[96];
+	struct job r;
+	ssize_t n, m;
+
+	snprintf(what, sizeof(what), "mmio.read%s:stuck%d=%#x@always", range, value, 1u << bit);
+	if (job_start(&r, WAY_AIO, fd, JOB_READ, p + 1024, N) || arm("%s; event[0]:drop@next", what))
+		return -1;
+	if (!r.refused)
+		io_cancel(r.ctx, &r.iocb, &event);
+	n = job_end(&r);
+	if (n != -ECANCELED && n != -EIO && n != -ENODEV) {
+		ktap_diag("%s: a cancelled read ended with %zd", what, n);
+		return -1;
+	}
+	fifo_fill(p, N, bit, 0);
+	n = job_do(WAY_AIO, fd, JOB_WRITE, p, N);
+	memset(p, 0, N);
+	m = n == N ? job_do(WAY_AIO, fd, JOB_READ, p, N) : 0;
+	if (n != N && n != -EIO && n != -ETIMEDOUT && n != -ENODEV && n != -EAGAIN) {
+		ktap_diag("%s: a write ended with %zd", what, n);
+		return -1;
+	}
+	if (m > 0 && (m != N || fifo_verify(p, N, bit, 0))) {
+		ktap_diag("%s: other bytes", what);
+		return -1;
+	}
+	/* The event is lost at the next doorbell, if none has arrived; a FIFO that looks full is a reason to wait. */
+	if (n < 0)
+		job_do(WAY_AIO, fd, JOB_WRITE, p, N);
+	if (disarm() < 0)
+		return -1;
+	return recover() || goes_on_again(what) ? -1 : 0;
+}
+
+static int stuck_bits(void)
+{
+	static const char *const ranges[] = {
+		"[0x1100..0x11ff]",	/* the TX ring's */
+		"[0x1200..0x12ff]",	/* the RX ring's */
+		"[0x1000..0x10ff]",	/* the channel's */
+		"[0x10..0x13]",		/* CONTROL */
+	};
+	unsigned int step, failed = 0;
+	int skip = begin();
+
+	if (skip)
+		return skip;
+	step = some();
+	for (size_t i = 0; i < FIFO_ARRAY_SIZE(ranges); i++) {
+		for (unsigned int n = fifo_seed() % step; n < 64; n += step) {
+			if (stuck_bit(ranges[i], n / 2, n % 2)) {
+				failed++;
+				ktap_host(NULL, 0, "clear");
+				if (recover() || goes_on_again("a stuck bit"))
+					return KTAP_FAIL;
+			}
+		}
+	}
+	return failed ? ktap_fail("%u bits", failed) : KTAP_PASS;
 }
 
 /* The device has been pulled out: the kernel gets to know, and it is put back. */
@@ -1676,7 +1770,7 @@ static int work_with(const char *plan, bool removed)
 static int sweep(const char *fault, const char *class, const char *range, bool own)
 {
 	bool removed = strstr(fault, "remove");
-	unsigned int step = removed ? fifo_rounds(30) == 30 ? 1 : 4 : 1, failed = 0;
+	unsigned int step = removed ? some() : 1, failed = 0;
 	static struct outcome o;
 	int skip = begin();
 	long long crossings;
@@ -1996,6 +2090,7 @@ int main(int argc, char **argv)
 		{ "sweep_remove_dma_write", sweep_remove_dma_write },
 		{ "sweep_remove_mmio_write", sweep_remove_mmio_write },
 		{ "all_ones", all_ones },
+		{ "stuck_bits", stuck_bits },
 		{ "binding", binding },
 		{ "logged_once", logged_once },
 	};
