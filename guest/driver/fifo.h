@@ -120,6 +120,7 @@ enum fifo_ring_state {
  * @finishing: requests whose memory is being given back
  * @aborting: what the hardware was asked to abort
  * @abort_until: when it must have done so, in jiffies
+ * @abort_blocked: the hardware is still at an earlier one
  * @aborts_wanted: there are requests to abort
  * @notify: level that the hardware was asked to tell of; 0: none
  * @notify_until: when it is looked whether it forgot to
@@ -172,6 +173,7 @@ struct fifo_ring {
 	struct list_head finishing;
 	struct fifo_request *aborting;
 	unsigned long abort_until;
+	bool abort_blocked;
 	bool aborts_wanted;
 	u32 notify;
 	unsigned long notify_until;

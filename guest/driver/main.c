@@ -150,13 +150,21 @@ static void fifo_quiesce(struct fifo_device *fd)
 static int fifo_reset(struct fifo_device *fd)
 {
 	u32 status;
+	int i;
 
 	fifo_write(fd->regs, FIFO_CONTROL, FIFO_CONTROL_RESET);
 	if (readx_poll_timeout(readl, fd->regs + FIFO_STATUS, status,
 			       PCI_POSSIBLE_ERROR(status) || status & FIFO_STATUS_READY,
 			       10, FIFO_RESET_US))
 		return -ETIMEDOUT;
-	return PCI_POSSIBLE_ERROR(status) ? -ENODEV : 0;
+	if (PCI_POSSIBLE_ERROR(status))
+		return -ENODEV;
+	/* It was ready before, too. */
+	for (i = 0; i < fd->channels; i++)
+		if (fifo_read(fd->regs, FIFO_CHANNEL(i) + FIFO_TX + FIFO_RING_SIZE) ||
+		    fifo_read(fd->regs, FIFO_CHANNEL(i) + FIFO_RX + FIFO_RING_SIZE))
+			return -ETIMEDOUT;
+	return 0;
 }
 
 /* The interrupt of a cause, with as many as there are. Errors have the first for themselves. */
@@ -561,6 +569,8 @@ static int fifo_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
 	if (err)
 		goto put;
+	/* Bounce buffers, where DMA goes through them, are shorter. */
+	fd->max_length = min_t(size_t, fd->max_length, dma_max_mapping_size(dev));
 	dma_set_max_seg_size(dev, fd->max_length);
 	dma_set_seg_boundary(dev, ULONG_MAX);
 

@@ -371,9 +371,13 @@ void fifo_ring_abort(struct fifo_ring *ring)
 	}
 	/* It takes one at a time, and an earlier one may have found nothing to do. */
 	if (fifo_read(ring->regs, FIFO_ABORT_STATUS) == FIFO_ABORT_PENDING) {
+		if (!ring->abort_blocked)
+			ring->abort_until = jiffies + msecs_to_jiffies(fifo_abort_ms) + 1;
+		ring->abort_blocked = true;
 		fifo_ring_watch_by(ring, jiffies + 1);
 		return;
 	}
+	ring->abort_blocked = false;
 	ring->aborting = req;
 	ring->abort_until = jiffies + msecs_to_jiffies(fifo_abort_ms) + 1;
 	ring->stats.aborts++;
@@ -434,6 +438,7 @@ static void fifo_ring_forget(struct fifo_ring *ring)
 	ring->error = false;
 	ring->blamed = false;
 	ring->stuck = false;
+	ring->abort_blocked = false;
 	ring->bells = 0;
 	ring->notify = 0;
 	ring->moved = fifo_moved(ring);
@@ -446,6 +451,10 @@ bool fifo_ring_setup(struct fifo_ring *ring)
 	void __iomem *regs = ring->regs;
 
 	fifo_write(regs, FIFO_RING_CONTROL, FIFO_RING_RESET);
+	/* If it has not, it would go on with memory that is no more its own. */
+	if (fifo_read(regs, FIFO_RING_STATUS) || fifo_read(regs, FIFO_RING_HEAD) ||
+	    fifo_read(regs, FIFO_RING_TAIL) || fifo_read(regs, FIFO_COMP_TAIL))
+		return false;
 	fifo_ring_forget(ring);
 	fifo_write64(regs, FIFO_RING_BASE, ring->desc_dma);
 	fifo_write(regs, FIFO_RING_SIZE, ilog2(ring->entries));
@@ -601,6 +610,12 @@ void fifo_ring_watch_by(struct fifo_ring *ring, unsigned long when)
 	mod_delayed_work(fifo_workqueue, &ring->watch, time_after(when, now) ? when - now : 0);
 }
 
+/* Should the hardware have answered an abort? */
+static bool fifo_ring_abort_late(struct fifo_ring *ring)
+{
+	return (ring->aborting || ring->abort_blocked) && !time_before(jiffies, ring->abort_until);
+}
+
 /* Has the time come of something that the watch was set for? With the lock held. */
 static bool fifo_ring_is_late(struct fifo_ring *ring)
 {
@@ -608,7 +623,7 @@ static bool fifo_ring_is_late(struct fifo_ring *ring)
 
 	if (!list_empty(&ring->posted) && !time_before(jiffies, ring->look_at))
 		return true;
-	if (ring->aborting && !time_before(jiffies, ring->abort_until))
+	if (fifo_ring_abort_late(ring))
 		return true;
 	list_for_each_entry(req, &ring->posted, node)
 		if (req->expires && !time_before(jiffies, req->deadline))
@@ -747,15 +762,12 @@ static void fifo_ring_watch(struct work_struct *work)
 	fifo_ring_expire(ring);
 	if (ring->error) {
 		found = FIFO_RESET_RING;
+	} else if (fifo_ring_abort_late(ring)) {
+		fifo_warn_once(ch->device, FIFO_LOGGED_ABORT, "fifo%d %s: an abort was not answered",
+			       ch->minor, ring->write ? "tx" : "rx");
+		found = FIFO_RESET_RING;
 	} else if (ring->aborting) {
-		if (!time_before(jiffies, ring->abort_until)) {
-			fifo_warn_once(ch->device, FIFO_LOGGED_ABORT,
-				       "fifo%d %s: an abort was not answered", ch->minor,
-				       ring->write ? "tx" : "rx");
-			found = FIFO_RESET_RING;
-		} else {
-			fifo_ring_watch_by(ring, ring->abort_until);
-		}
+		fifo_ring_watch_by(ring, ring->abort_until);
 	} else if (ring->aborts_wanted) {
 		fifo_ring_abort(ring);
 	}
