@@ -263,7 +263,8 @@ static inline int fifo_wait(int fd, short events, const char *what)
 	while ((left = end - fifo_now_ms()) > 0) {
 		int n = poll(&p, 1, left);
 
-		if (n > 0)
+		/* poll looks once more when its time is up: what nobody was woken for does not count. */
+		if (n > 0 && fifo_now_ms() < end)
 			return p.revents;
 		if (n < 0 && errno != EINTR) {
 			ktap_diag("poll, for %s: %s", what, strerror(errno));
