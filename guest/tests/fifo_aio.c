@@ -1372,7 +1372,8 @@ static int threshold(void)
 		return KTAP_FAIL;
 	set = was;
 	set.rx_bytes = 100;
-	if (!FIFO_GIVES(ioctl(q->fd, FIFO_AIO_SET_THRESHOLDS, &set), 0))
+	/* A reset does not change it. */
+	if (!FIFO_GIVES(ioctl(q->fd, FIFO_AIO_SET_THRESHOLDS, &set), 0) || !FIFO_GIVES(ioctl(q->fd, FIFO_AIO_RESET), 0))
 		return KTAP_FAIL;
 	prepare_read(q, 0, memory, 512);
 	prepare_read(q, 1, memory + 512, 50);
