@@ -856,6 +856,46 @@ static int read_completion_bits(void)
 	return flips(JOB_READ, "dma.write{rx.comp}", 0, 255);
 }
 
+/* A completion that has the name of another request that is in flight: that one has not ended. */
+static int wrong_cookie(void)
+{
+	int skip = begin();
+
+	if (skip)
+		return skip;
+	for (unsigned int bit = 0; bit < 3; bit++) {
+		uint8_t *p = buffer();
+		struct job j[8];
+		int stream = -1;
+
+		memset(p, 0, FIFO_PAGE);
+		for (int i = 0; i < 8; i++) {
+			if (job_start(&j[i], WAY_AIO, fd, JOB_READ, p + i * N, N))
+				return KTAP_FAIL;
+		}
+		if (arm("dma.write{rx.comp}:flip=%u@next", bit) || put(0))
+			return KTAP_FAIL;
+		for (int i = 0; i < 8; i++) {
+			ssize_t n = job_end(&j[i]);
+
+			if (n != N && n != -EIO)
+				return ktap_fail("bit %u: read %d ended with %zd", bit, i, n);
+			/* Some bytes may be lost with an error; what comes is in order. */
+			while (n == N && ++stream <= 8 && fifo_differs(p + i * N, N, stream, 0) >= 0)
+				;
+			if (stream > 8)
+				return ktap_fail("bit %u: read %d ended without bytes of its own", bit, i);
+			for (int k = 1; i == 0 && k <= 8; k++) {
+				if (put(k))
+					return KTAP_FAIL;
+			}
+		}
+		if (disarm() < 0 || goes_on("another's cookie"))
+			return KTAP_FAIL;
+	}
+	return KTAP_PASS;
+}
+
 /*
  * Addresses are not among them, as nobody can tell that they are wrong: nor are
  * lengths for which the hardware would read, or write, what is not ours.
@@ -2056,6 +2096,7 @@ int main(int argc, char **argv)
 		{ "read_dma", read_dma },
 		{ "write_completion_bits", write_completion_bits },
 		{ "read_completion_bits", read_completion_bits },
+		{ "wrong_cookie", wrong_cookie },
 		{ "write_descriptor_bits", write_descriptor_bits },
 		{ "read_descriptor_bits", read_descriptor_bits },
 		{ "write_doorbells", write_doorbells },
