@@ -420,12 +420,11 @@ static void header(void)
 static int by_depth(void)
 {
 	const struct engine *engines[] = { &libaio, &uring, &uring_fixed };
-	double alone, two, best, rate, at_32[3] = { 0 };
+	double alone, two, rate, at_32[3] = { 0 };
 
 	header();
 	if (run_sync(SIZE, &alone) || run_two(SIZE, &two))
 		return KTAP_FAIL;
-	best = alone > two ? alone : two;
 	for (unsigned int e = 0; e < 3; e++) {
 		for (unsigned int d = 0; d < sizeof(depths) / sizeof(*depths); d++) {
 			if (run_async(engines[e], depths[d], SIZE, &rate))
@@ -439,7 +438,8 @@ static int by_depth(void)
 	ktap_diag("bench: libaio_32_per_second: %.0f", at_32[0]);
 	ktap_diag("bench: io_uring_32_per_second: %.0f", at_32[1]);
 	ktap_diag("bench: io_uring_fixed_32_per_second: %.0f", at_32[2]);
-	ktap_diag("bench: libaio_32_over_sync: %.2f", at_32[0] / best);
+	ktap_diag("bench: libaio_32_over_sync: %.2f", at_32[0] / alone);
+	ktap_diag("bench: libaio_32_over_sync_two_processes: %.2f", at_32[0] / two);
 	return KTAP_PASS;
 }
 
