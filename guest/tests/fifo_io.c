@@ -107,6 +107,20 @@ static int receiver(void *arg)
 	return KTAP_PASS;
 }
 
+/* Waits until n requests of channel 0's ring are in flight; 0 if they are. */
+static int in_flight(const char *ring, long long n)
+{
+	return fifo_wait_flight(0, ring, n, "requests to be in flight");
+}
+
+/* A process that runs fn(arg), and blocks in the system call there; -1 if it does not. */
+static pid_t blocking(int (*fn)(void *arg), void *arg, long call)
+{
+	pid_t pid = fifo_fork(fn, arg);
+
+	return pid < 0 || fifo_blocked(pid, call, "a call to block") ? -1 : pid;
+}
+
 /* A stream from another process to this one. */
 static int through(int fd, size_t len, size_t written, size_t read, uint64_t stream)
 {
@@ -493,8 +507,10 @@ static int vector_limits(void)
 	v[IOV_MAX - 1].iov_len = 1;
 	if (!FIFO_GIVES(writev(fd, v, IOV_MAX), 1) || !FIFO_GIVES(readv(fd, v, IOV_MAX), 1) ||
 	    !FIFO_FAILS(writev(fd, v, IOV_MAX + 1), EINVAL) || !FIFO_FAILS(readv(fd, v, IOV_MAX + 1), EINVAL) ||
-	    !FIFO_FAILS(syscall(SYS_writev, fd, v, -1L), EINVAL) || !FIFO_FAILS(syscall(SYS_readv, fd, v, -1L), EINVAL) ||
-	    !FIFO_FAILS(syscall(SYS_writev, fd, 1L, 1L), EFAULT) || !FIFO_FAILS(syscall(SYS_readv, fd, 1L, 1L), EFAULT))
+	    !FIFO_FAILS(syscall(SYS_writev, fd, v, -1L), EINVAL) ||
+	    !FIFO_FAILS(syscall(SYS_readv, fd, v, -1L), EINVAL) ||
+	    !FIFO_FAILS(syscall(SYS_writev, fd, 1L, 1L), EFAULT) ||
+	    !FIFO_FAILS(syscall(SYS_readv, fd, 1L, 1L), EFAULT))
 		return KTAP_FAIL;
 	v[0].iov_len = -1;
 	if (!FIFO_FAILS(writev(fd, v, 1), EINVAL) || !FIFO_FAILS(readv(fd, v, 1), EINVAL))
@@ -628,8 +644,8 @@ static int without_waiting(int fd)
 {
 	unsigned int depth = depth_of(fd);
 	const size_t lens[] = { 1, 2, PIPE_BUF - 1, PIPE_BUF, PIPE_BUF + 1, depth - 1, depth, depth + 1, 4 * depth };
-	const size_t fills[] = { 0, 1, depth - PIPE_BUF - 1, depth - PIPE_BUF, depth - PIPE_BUF + 1, depth - 2, depth - 1,
-				 depth };
+	const size_t fills[] = { 0, 1, depth - PIPE_BUF - 1, depth - PIPE_BUF, depth - PIPE_BUF + 1,
+				 depth - 2, depth - 1, depth };
 	uint8_t *buf = pages(4 * depth);
 	uint64_t before = aborts(fd);
 
@@ -687,8 +703,8 @@ static int nonblock_flag(void)
 		return KTAP_FAIL;
 	for (int i = 0; i < 2; i++) {
 		t.fd = i ? b : a;
-		pid = fifo_fork(receiver, &t);
-		if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || put(i ? a : b, 1, 1, 0) ||
+		pid = blocking(receiver, &t, SYS_read);
+		if (pid < 0 || put(i ? a : b, 1, 1, 0) ||
 		    fifo_reap_passed(pid, "the reader"))
 			return KTAP_FAIL;
 	}
@@ -716,7 +732,8 @@ static int events_of(int fd)
 	}
 	close(set);
 	selected = (FD_ISSET(fd, &in) ? POLLIN : 0) | (FD_ISSET(fd, &out) ? POLLOUT : 0);
-	if ((int)got.events != (p.revents & (POLLIN | POLLOUT)) || selected != (int)got.events || FD_ISSET(fd, &other) ||
+	if ((int)got.events != (p.revents & (POLLIN | POLLOUT)) ||
+	    selected != (int)got.events || FD_ISSET(fd, &other) ||
 	    p.revents & ~(POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM) ||
 	    !(p.revents & POLLIN) != !(p.revents & POLLRDNORM) || !(p.revents & POLLOUT) != !(p.revents & POLLWRNORM)) {
 		ktap_diag("poll says %#x, epoll %#x, select %#x and %d", p.revents, got.events, selected,
@@ -776,9 +793,8 @@ static int claims(void)
 	pid_t pid;
 
 	/* A reader that waits: others get nothing. */
-	pid = fifo_fork(receiver, &t);
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") ||
-	    fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
+	pid = blocking(receiver, &t, SYS_read);
+	if (pid < 0 || in_flight("rx", 1))
 		return KTAP_FAIL;
 	if (events_of(now) != POLLOUT || !FIFO_FAILS(read(now, buf, 1), EAGAIN))
 		return ktap_fail("with a reader waiting");
@@ -793,8 +809,8 @@ static int claims(void)
 	if (!FIFO_GIVES(ioctl(fd, FIFO_AIO_SET_THRESHOLDS, &thresholds), 0))
 		return KTAP_FAIL;
 	t.len = 1000;
-	pid = fifo_fork(receiver, &t);
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || put(now, 900, 1, 0))
+	pid = blocking(receiver, &t, SYS_read);
+	if (pid < 0 || put(now, 900, 1, 0))
 		return KTAP_FAIL;
 	before = aborts(fd);
 	if (!FIFO_FAILS(read(now, buf, 10), EAGAIN) || aborts(fd) != before)
@@ -805,8 +821,8 @@ static int claims(void)
 
 	/* A writer that waits: others can't write in between, whatever room there is. */
 	t = (struct transfer){ .fd = fd, .len = 3 * depth, .stream = 2 };
-	pid = fifo_fork(sender, &t);
-	if (pid < 0 || fifo_blocked(pid, SYS_write, "a write to block") || fifo_wait(fd, POLLIN, "bytes") < 0)
+	pid = blocking(sender, &t, SYS_write);
+	if (pid < 0 || fifo_wait(fd, POLLIN, "bytes") < 0)
 		return KTAP_FAIL;
 	for (unsigned int done = 0; done < 2 * depth; ) {
 		ssize_t n = read(fd, buf, depth / 2);
@@ -1186,7 +1202,8 @@ static int sigio_in(void)
 		if (pid < 0 || fifo_reap_passed(pid, "the writer") || take_signal(sig, &info, "bytes in an empty FIFO"))
 			return KTAP_FAIL;
 		if (info.si_code != POLL_IN || info.si_fd != fd || !(info.si_band & POLLIN))
-			return ktap_fail("signal with code %d, band %#lx, file %d", info.si_code, info.si_band, info.si_fd);
+			return ktap_fail("signal with code %d, band %#lx, file %d", info.si_code, info.si_band,
+					 info.si_fd);
 		if (drain(fd, 1, 0) != 10)
 			return KTAP_FAIL;
 		pending_signals(sig);
@@ -1268,8 +1285,8 @@ static int fsync_idle(void)
 	if (put(fd, 100, 1, 0) || sync_both(fd) || drain(fd, 1, 0) != 100)
 		return KTAP_FAIL;
 	/* Reads do not count. */
-	pid = fifo_fork(receiver, &t);
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || sync_both(fd) || put(in = opened(0, O_RDWR), 1, 1, 0) ||
+	pid = blocking(receiver, &t, SYS_read);
+	if (pid < 0 || sync_both(fd) || put(fd, 1, 1, 0) ||
 	    fifo_reap_passed(pid, "the reader"))
 		return KTAP_FAIL;
 	return KTAP_PASS;
@@ -1299,23 +1316,21 @@ static int fsync_waits(void)
 	uint8_t *buf = pages(2 * depth);
 	pid_t writer[2], sync[2];
 
-	writer[0] = fifo_fork(sender, &first);
-	if (writer[0] < 0 || fifo_blocked(writer[0], SYS_write, "a write to block") ||
-	    fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+	writer[0] = blocking(sender, &first, SYS_write);
+	if (writer[0] < 0 || in_flight("tx", 1))
 		return KTAP_FAIL;
 	for (int i = 0; i < 2; i++) {
 		struct sync s = { .fd = fd, .data = i };
 
-		sync[i] = fifo_fork(syncer, &s);
-		if (sync[i] < 0 || fifo_blocked(sync[i], i ? SYS_fdatasync : SYS_fsync, "fsync to block"))
+		sync[i] = blocking(syncer, &s, i ? SYS_fdatasync : SYS_fsync);
+		if (sync[i] < 0)
 			return KTAP_FAIL;
 	}
 	/* Another open file has written nothing. */
 	if (sync_both(other))
 		return KTAP_FAIL;
-	writer[1] = fifo_fork(sender, &second);
-	if (writer[1] < 0 || fifo_blocked(writer[1], SYS_write, "a second write to block") ||
-	    fifo_wait_flight(0, "tx", 2, "a second write to be in flight"))
+	writer[1] = blocking(sender, &second, SYS_write);
+	if (writer[1] < 0 || in_flight("tx", 2))
 		return KTAP_FAIL;
 	if (waitpid(sync[0], NULL, WNOHANG) || waitpid(sync[1], NULL, WNOHANG))
 		return ktap_fail("fsync did not wait");
@@ -1349,13 +1364,12 @@ static int fsync_error(void)
 	pid_t writer, sync;
 
 	for (int i = 0; i < 2; i++) {
-		writer = fifo_fork(failing_writer, &t);
-		if (writer < 0 || fifo_blocked(writer, SYS_write, "a write to block") ||
-		    fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+		writer = blocking(failing_writer, &t, SYS_write);
+		if (writer < 0 || in_flight("tx", 1))
 			return KTAP_FAIL;
 		s.data = i;
-		sync = fifo_fork(syncer, &s);
-		if (sync < 0 || fifo_blocked(sync, i ? SYS_fdatasync : SYS_fsync, "fsync to block") ||
+		sync = blocking(syncer, &s, i ? SYS_fdatasync : SYS_fsync);
+		if (sync < 0 ||
 		    !FIFO_GIVES(ioctl(other, FIFO_AIO_RESET), 0) || fifo_reap_passed(writer, "the writer") ||
 		    fifo_reap_passed(sync, "fsync of a write that failed"))
 			return KTAP_FAIL;
@@ -1364,9 +1378,8 @@ static int fsync_error(void)
 			return KTAP_FAIL;
 	}
 	/* It is kept until somebody asks. */
-	writer = fifo_fork(failing_writer, &t);
-	if (writer < 0 || fifo_blocked(writer, SYS_write, "a write to block") ||
-	    fifo_wait_flight(0, "tx", 1, "a write to be in flight") || !FIFO_GIVES(ioctl(other, FIFO_AIO_RESET), 0) ||
+	writer = blocking(failing_writer, &t, SYS_write);
+	if (writer < 0 || in_flight("tx", 1) || !FIFO_GIVES(ioctl(other, FIFO_AIO_RESET), 0) ||
 	    fifo_reap_passed(writer, "the writer") || !FIFO_FAILS(fsync(fd), EIO) || sync_both(fd))
 		return KTAP_FAIL;
 	return KTAP_PASS;
@@ -1393,11 +1406,12 @@ static int read_threshold(void)
 	if (!FIFO_FAILS(read(now, buf, PIPE_BUF), EAGAIN) || !FIFO_FAILS(preadv2(fd, &v, 1, -1, RWF_NOWAIT), EAGAIN) ||
 	    events_of(now) != POLLOUT)
 		return ktap_fail("with 999 bytes, of 1000");
-	pid = fifo_fork(receiver, &(struct transfer){ .fd = fd, .len = 1000, .piece = 1000, .stream = 1 });
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || put(now, 1, 1, 999) ||
+	pid = blocking(receiver, &(struct transfer){ .fd = fd, .len = 1000, .piece = 1000, .stream = 1 }, SYS_read);
+	if (pid < 0 || put(now, 1, 1, 999) ||
 	    fifo_reap_passed(pid, "the reader"))
 		return KTAP_FAIL;
-	if (put(now, 1000, 1, 0) || events_of(now) != (POLLIN | POLLOUT) || !FIFO_GIVES(read(now, buf, PIPE_BUF), 1000) ||
+	if (put(now, 1000, 1, 0) || events_of(now) != (POLLIN | POLLOUT) ||
+	    !FIFO_GIVES(read(now, buf, PIPE_BUF), 1000) ||
 	    fifo_verify(buf, 1000, 1, 0))
 		return KTAP_FAIL;
 	/* A read for less asks for no more than it has room for. */
@@ -1424,8 +1438,8 @@ static int threshold_lowered(void)
 	t.rx_bytes = 1000;
 	if (!FIFO_GIVES(ioctl(fd, FIFO_AIO_SET_THRESHOLDS, &t), 0))
 		return KTAP_FAIL;
-	pid = fifo_fork(receiver, &(struct transfer){ .fd = fd, .len = 500, .piece = 2000, .stream = 1 });
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || put(other, 500, 1, 0) ||
+	pid = blocking(receiver, &(struct transfer){ .fd = fd, .len = 500, .piece = 2000, .stream = 1 }, SYS_read);
+	if (pid < 0 || put(other, 500, 1, 0) ||
 	    !FIFO_GIVES(ioctl(other, FIFO_AIO_SET_THRESHOLDS, &was), 0) || fifo_reap_passed(pid, "the reader"))
 		return KTAP_FAIL;
 	let_settle();
@@ -1483,9 +1497,10 @@ static int ioctl_info(void)
 		    info.ring_entries < 2 || info.ring_entries > 4096 || info.ring_entries & (info.ring_entries - 1) ||
 		    info.max_segments < 1 || info.max_segments > 1024 || info.max_segments > info.ring_entries ||
 		    info.depth < 4096 || info.depth & (info.depth - 1) || info.fill || info.reserved)
-			return ktap_fail("channel %d: version %#x, channel %u of %u, %u entries, %u segments, depth %u, fill %u, %u",
-					 i, info.version, info.channel, info.channels, info.ring_entries, info.max_segments,
-					 info.depth, info.fill, info.reserved);
+			return ktap_fail("channel %d: version %#x, channel %u of %u, %u entries, "
+					 "%u segments, depth %u, fill %u, reserved %u",
+					 i, info.version, info.channel, info.channels, info.ring_entries,
+					 info.max_segments, info.depth, info.fill, info.reserved);
 		if (put(w, 123, 1, 0) || !FIFO_GIVES(ioctl(w, FIFO_AIO_GET_INFO, &again), 0))
 			return KTAP_FAIL;
 		info.fill = 123;
@@ -1628,11 +1643,11 @@ static int ioctl_reset(void)
 	    events_of(fd) != POLLOUT)
 		return ktap_fail("with bytes in the FIFO");
 	for (int i = 0; i < 3; i++) {
-		pid[i] = fifo_fork(caller, &c);
-		if (pid[i] < 0 || fifo_blocked(pid[i], SYS_read, "a read to block"))
+		pid[i] = blocking(caller, &c, SYS_read);
+		if (pid[i] < 0)
 			return KTAP_FAIL;
 	}
-	if (fifo_wait_flight(0, "rx", 3, "three reads to be in flight") || !FIFO_GIVES(ioctl(fd, FIFO_AIO_RESET), 0))
+	if (in_flight("rx", 3) || !FIFO_GIVES(ioctl(fd, FIFO_AIO_RESET), 0))
 		return KTAP_FAIL;
 	for (int i = 0; i < 3; i++) {
 		if (fifo_reap_passed(pid[i], "a reader"))
@@ -1641,11 +1656,11 @@ static int ioctl_reset(void)
 	if (fifo_round_trip(fd, buf, depth, 2))
 		return KTAP_FAIL;
 	for (int i = 0; i < 3; i++) {
-		pid[i] = fifo_fork(failing_writer, &t);
-		if (pid[i] < 0 || fifo_blocked(pid[i], SYS_write, "a write to block"))
+		pid[i] = blocking(failing_writer, &t, SYS_write);
+		if (pid[i] < 0)
 			return KTAP_FAIL;
 	}
-	if (fifo_wait_flight(0, "tx", 3, "three writes to be in flight") || !FIFO_GIVES(ioctl(fd, FIFO_AIO_RESET), 0))
+	if (in_flight("tx", 3) || !FIFO_GIVES(ioctl(fd, FIFO_AIO_RESET), 0))
 		return KTAP_FAIL;
 	for (int i = 0; i < 3; i++) {
 		if (fifo_reap_passed(pid[i], "a writer"))
@@ -1689,7 +1704,8 @@ static int statistics(void)
 			long long sysfs = fifo_stat(0, ring ? "rx" : "tx", names[i]);
 
 			if (sysfs < (long long)a[i] || (i < 7 && sysfs != (long long)a[i]))
-				return ktap_fail("%s: %lld in sysfs, %llu by ioctl", names[i], sysfs, (unsigned long long)a[i]);
+				return ktap_fail("%s: %lld in sysfs, %llu by ioctl", names[i], sysfs,
+						 (unsigned long long)a[i]);
 			/* Nothing has gone wrong. */
 			if (i > 1 && i != 7 && i != 8 && a[i] != b[i])
 				return ktap_fail("%s: from %llu to %llu", names[i], (unsigned long long)b[i],
@@ -1719,7 +1735,8 @@ static int has_call32(void *arg)
 static int compat(void)
 {
 	enum { READ = 3, WRITE = 4, IOCTL = 54, READV = 145, WRITEV = 146 };
-	uint8_t *low = mmap(NULL, 2 * FIFO_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	uint8_t *low = mmap(NULL, 2 * FIFO_PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	int fd = opened(0, O_RDWR), status;
 	struct fifo_aio_info info;
 	uint32_t *v = (uint32_t *)low;
@@ -1787,9 +1804,8 @@ static int signal_read(void)
 	pid_t pid;
 
 	for (int i = 0; i < 20; i++) {
-		pid = fifo_fork(interrupted, &c);
-		if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") ||
-		    fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
+		pid = blocking(interrupted, &c, SYS_read);
+		if (pid < 0 || in_flight("rx", 1))
 			return KTAP_FAIL;
 		kill(pid, SIGUSR1);
 		if (fifo_reap_passed(pid, "a reader with a signal"))
@@ -1813,9 +1829,8 @@ static int signal_write(void)
 	/* The FIFO is full: not a byte of it goes in. */
 	if (put(fd, depth, 1, 0))
 		return KTAP_FAIL;
-	pid = fifo_fork(interrupted, &c);
-	if (pid < 0 || fifo_blocked(pid, SYS_write, "a write to block") ||
-	    fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+	pid = blocking(interrupted, &c, SYS_write);
+	if (pid < 0 || in_flight("tx", 1))
 		return KTAP_FAIL;
 	kill(pid, SIGUSR1);
 	if (fifo_reap_passed(pid, "a writer with a signal") || drain(fd, 1, 0) != depth)
@@ -1825,9 +1840,8 @@ static int signal_write(void)
 		if (room < depth && put(fd, depth - room, 1, 0))
 			return KTAP_FAIL;
 		c = (struct caller){ .fd = fd, .write = true, .len = 2 * depth, .want = room };
-		pid = fifo_fork(interrupted, &c);
-		if (pid < 0 || fifo_blocked(pid, SYS_write, "a write to block") ||
-		    fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+		pid = blocking(interrupted, &c, SYS_write);
+		if (pid < 0 || in_flight("tx", 1))
 			return KTAP_FAIL;
 		while (fifo_info(fd).fill != depth)
 			usleep(200);
@@ -1885,13 +1899,14 @@ static int signal_restart(void)
 	if (pid < 0)
 		return KTAP_FAIL;
 	for (uint32_t i = 0; i < 5; i++) {
-		if (fifo_blocked(pid, SYS_read, "a read to block") || fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
+		if (fifo_blocked(pid, SYS_read, "a read to block") || in_flight("rx", 1))
 			return KTAP_FAIL;
 		kill(pid, SIGUSR1);
 		if (fifo_futex_wait(r.handled, i, "a signal to be handled"))
 			return KTAP_FAIL;
 	}
-	if (fifo_blocked(pid, SYS_read, "a read to block again") || put(fd, 500, 1, 0) || fifo_reap_passed(pid, "the reader"))
+	if (fifo_blocked(pid, SYS_read, "a read to block again") || put(fd, 500, 1, 0) ||
+	    fifo_reap_passed(pid, "the reader"))
 		return KTAP_FAIL;
 	/* A write that has not begun, since the FIFO is full. */
 	*r.handled = 0;
@@ -1902,7 +1917,7 @@ static int signal_restart(void)
 	if (pid < 0)
 		return KTAP_FAIL;
 	for (uint32_t i = 0; i < 5; i++) {
-		if (fifo_blocked(pid, SYS_write, "a write to block") || fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+		if (fifo_blocked(pid, SYS_write, "a write to block") || in_flight("tx", 1))
 			return KTAP_FAIL;
 		kill(pid, SIGUSR1);
 		if (fifo_futex_wait(r.handled, i, "a signal to be handled"))
@@ -2006,8 +2021,8 @@ static int killed(void)
 	pid_t pid;
 
 	for (int i = 0; i < 10; i++) {
-		pid = fifo_fork(receiver, &t);
-		if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block"))
+		pid = blocking(receiver, &t, SYS_read);
+		if (pid < 0)
 			return KTAP_FAIL;
 		kill(pid, SIGKILL);
 		status = fifo_reap(pid, "a reader that was killed");
@@ -2016,9 +2031,8 @@ static int killed(void)
 		if (fifo_round_trip(fd, buf, 100, i))
 			return KTAP_FAIL;
 		t.len = 3 * depth;
-		pid = fifo_fork(sender, &t);
-		if (pid < 0 || fifo_blocked(pid, SYS_write, "a write to block") ||
-		    fifo_wait_flight(0, "tx", 1, "a write to be in flight"))
+		pid = blocking(sender, &t, SYS_write);
+		if (pid < 0 || in_flight("tx", 1))
 			return KTAP_FAIL;
 		while (fifo_info(fd).fill != depth)
 			usleep(200);
@@ -2084,7 +2098,8 @@ static int writers(void)
 		if (r.writer >= N || r.length > longest || r.sequence != next[r.writer]++)
 			return ktap_fail("record %llu of writer %llu, %u bytes", (unsigned long long)r.sequence,
 					 (unsigned long long)r.writer, r.length);
-		if (fifo_read_all(fd, buf, r.length - sizeof(r)) || fifo_record_verify(&r, buf, r.length - sizeof(r), 0))
+		if (fifo_read_all(fd, buf, r.length - sizeof(r)) ||
+		    fifo_record_verify(&r, buf, r.length - sizeof(r), 0))
 			return ktap_fail("record %llu of writer %llu, %u bytes", (unsigned long long)r.sequence,
 					 (unsigned long long)r.writer, r.length);
 	}
@@ -2136,7 +2151,7 @@ static int scattered_writers(void)
 		if (pid[i] < 0)
 			return KTAP_FAIL;
 	}
-	if (fifo_wait_flight(0, "tx", N, "three writes to be in flight"))
+	if (in_flight("tx", N))
 		return KTAP_FAIL;
 	for (unsigned int done = 0; done < depth_of(fd); done += sizeof(r)) {
 		size_t len = depth_of(fd) - done < sizeof(r) ? depth_of(fd) - done : sizeof(r);
@@ -2147,7 +2162,8 @@ static int scattered_writers(void)
 	for (int i = 0; i < N * RECORDS; i++) {
 		if (fifo_read_all(fd, buf, sizeof(r)) || fifo_record_header(buf, &r) || r.writer >= N ||
 		    r.length != 2 * IOV_MAX || r.sequence != next[r.writer]++ ||
-		    fifo_read_all(fd, buf, r.length - sizeof(r)) || fifo_record_verify(&r, buf, r.length - sizeof(r), 0))
+		    fifo_read_all(fd, buf, r.length - sizeof(r)) ||
+		    fifo_record_verify(&r, buf, r.length - sizeof(r), 0))
 			return ktap_fail("record %d", i);
 	}
 	for (int i = 0; i < N; i++) {
@@ -2282,9 +2298,8 @@ static int many_blocked(void)
 
 	for (int i = 0; i < N; i++) {
 		n[i] = (struct nth){ fd, i };
-		pid[i] = fifo_fork(nth_byte, &n[i]);
-		if (pid[i] < 0 || fifo_blocked(pid[i], SYS_read, "a read to block") ||
-		    fifo_wait_flight(0, "rx", i + 1, "a read to be in flight"))
+		pid[i] = blocking(nth_byte, &n[i], SYS_read);
+		if (pid[i] < 0 || in_flight("rx", i + 1))
 			return KTAP_FAIL;
 	}
 	/* One wakes one. */
@@ -2314,9 +2329,8 @@ static int blocked_leaves(void)
 	for (int gone = 0; gone < N; gone += 4) {
 		for (int i = 0; i < N; i++) {
 			n[i] = (struct nth){ fd, i - (i > gone) };
-			pid[i] = fifo_fork(nth_byte, &n[i]);
-			if (pid[i] < 0 || fifo_blocked(pid[i], SYS_read, "a read to block") ||
-			    fifo_wait_flight(0, "rx", i + 1, "a read to be in flight"))
+			pid[i] = blocking(nth_byte, &n[i], SYS_read);
+			if (pid[i] < 0 || in_flight("rx", i + 1))
 				return KTAP_FAIL;
 		}
 		kill(pid[gone], SIGKILL);
@@ -2349,13 +2363,13 @@ static int channels(void)
 		return KTAP_FAIL;
 	/* A full one, or one that is waited for, does not hold up the other. */
 	from = (struct transfer){ .fd = b, .len = 100, .stream = 3 };
-	waiting = fifo_fork(receiver, &from);
-	if (waiting < 0 || fifo_blocked(waiting, SYS_read, "a read to block") || through(a, MIB, 0, 0, 4) ||
+	waiting = blocking(receiver, &from, SYS_read);
+	if (waiting < 0 || through(a, MIB, 0, 0, 4) ||
 	    put(b, 100, 3, 0) || fifo_reap_passed(waiting, "the reader"))
 		return KTAP_FAIL;
 	from.len = 3 * depth_of(b);
-	waiting = fifo_fork(sender, &from);
-	if (waiting < 0 || fifo_blocked(waiting, SYS_write, "a write to block") || through(a, MIB, 0, 0, 5))
+	waiting = blocking(sender, &from, SYS_write);
+	if (waiting < 0 || through(a, MIB, 0, 0, 5))
 		return KTAP_FAIL;
 	r = fifo_fork(receiver, &from);
 	if (r < 0 || fifo_reap_passed(waiting, "the writer") || fifo_reap_passed(r, "the reader"))
@@ -2399,8 +2413,8 @@ static int channels_reset(void)
 
 static int open_modes(void)
 {
-	static const int flags[] = { O_RDWR | O_APPEND, O_RDWR | O_TRUNC, O_RDWR | O_CREAT, O_RDWR | O_SYNC, O_RDWR | O_NOCTTY,
-				     O_RDWR | O_DIRECT | O_DSYNC | O_NONBLOCK };
+	static const int flags[] = { O_RDWR | O_APPEND, O_RDWR | O_TRUNC, O_RDWR | O_CREAT, O_RDWR | O_SYNC,
+				     O_RDWR | O_NOCTTY, O_RDWR | O_DIRECT | O_DSYNC | O_NONBLOCK };
 	int r = opened(0, O_RDONLY), w = opened(0, O_WRONLY), fd;
 	char byte = 1, path[64];
 	struct iovec v = { &byte, 1 };
@@ -2476,8 +2490,8 @@ static int duplicates(void)
 	if (fifo_round_trip(fd, buf, FIFO_PAGE, 1))
 		return KTAP_FAIL;
 	/* A child waits on what it has inherited; our close is not its. */
-	pid = fifo_fork(receiver, &t);
-	if (pid < 0 || fifo_blocked(pid, SYS_read, "a read to block") || fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
+	pid = blocking(receiver, &t, SYS_read);
+	if (pid < 0 || in_flight("rx", 1))
 		return KTAP_FAIL;
 	close(fd);
 	fd = opened(0, O_RDWR);
@@ -2517,7 +2531,7 @@ static int close_meanwhile(void)
 		return ktap_fail("no thread");
 	while (!__atomic_load_n(&t.tid, __ATOMIC_ACQUIRE))
 		sched_yield();
-	if (fifo_blocked(t.tid, SYS_read, "a read to block") || fifo_wait_flight(0, "rx", 1, "a read to be in flight"))
+	if (fifo_blocked(t.tid, SYS_read, "a read to block") || in_flight("rx", 1))
 		return KTAP_FAIL;
 	close(opened(0, O_RDWR));
 	close(dup(t.fd));
@@ -2646,7 +2660,8 @@ int main(int argc, char **argv)
 		CHECK(vectors), CHECK(vector_limits), CHECK(vector_progress),
 		CHECK(rw_flags), CHECK(positions),
 		CHECK(nonblock), CHECK(nowait), CHECK(nonblock_flag), CHECK(poll_states), CHECK(claims),
-		CHECK(wake_in), CHECK(wake_in_by_part), CHECK(wake_out), CHECK(wake_out_slowly), CHECK(epoll_edges), CHECK(epoll_stream),
+		CHECK(wake_in), CHECK(wake_in_by_part), CHECK(wake_out), CHECK(wake_out_slowly),
+		CHECK(epoll_edges), CHECK(epoll_stream),
 		CHECK(poll_reader), CHECK(poll_writer),
 		CHECK(sigio_in), CHECK(sigio_out), CHECK(sigio_closed),
 		CHECK(direct),
