@@ -465,6 +465,9 @@ static int vectors(void)
 
 		if (iov == MAP_FAILED)
 			return ktap_fail("no memory");
+		/* A piece may cross a page; a read is short beyond what a chain holds. */
+		if (2 * n > fifo_info(r->own_fd).max_segments)
+			break;
 		for (unsigned int i = 0; i < n; i++) {
 			iov[i].iov_base = p;
 			iov[i].iov_len = i % 7 == 3 ? 0 : fifo_between(&rng, 1, n > 64 ? 40 : 600);
@@ -1574,7 +1577,7 @@ static int kill_stalled(void)
 		return KTAP_FAIL;
 	pid = fifo_fork(stalled_run, &s);
 	fifo_fill(filling, 16 * PIECE, 1, 0);
-	if (pid < 0 || fifo_write_all(fd, filling, 16 * PIECE) || ktap_host(NULL, 0, "fault device:stall=300ms"))
+	if (pid < 0 || fifo_write_all(fd, filling, 16 * PIECE) || ktap_host(NULL, 0, "fault device:stall"))
 		return KTAP_FAIL;
 	fifo_gate_open(s.go, 1);
 	if (fifo_gate_pass(s.ready, "reads in a stalled device"))
