@@ -922,8 +922,9 @@ static int wake_in(void)
 }
 
 /*
- * The driver looks whether requests that must not wait have ended, a moment
- * later, and wakes all then. That is to be over where one wake-up is meant.
+ * Lets time go by: more than the moment after which the driver looks whether
+ * requests that must not wait have ended, and wakes all. That is to be over
+ * where one wake-up is meant.
  */
 static void let_settle(void)
 {
@@ -2048,6 +2049,38 @@ static int killed(void)
 	return KTAP_PASS;
 }
 
+/* The limit that wait_ms sets is not for calls that block: a signal can end those. */
+static int waits_longer(int fd)
+{
+	unsigned int depth = depth_of(fd);
+	struct transfer in = { .fd = fd, .len = 100, .stream = 1 }, out = { .fd = fd, .len = 2 * depth, .stream = 2 };
+	pid_t pid = blocking(receiver, &in, SYS_read), reader;
+
+	if (pid < 0)
+		return -1;
+	let_settle();
+	if (put(fd, 100, 1, 0) || fifo_reap_passed(pid, "the reader"))
+		return -1;
+	pid = blocking(sender, &out, SYS_write);
+	if (pid < 0)
+		return -1;
+	let_settle();
+	reader = fifo_fork(receiver, &out);
+	return reader < 0 || fifo_reap_passed(reader, "the reader") || fifo_reap_passed(pid, "the writer") ? -1 : 0;
+}
+
+static int wait_limit(void)
+{
+	long long was = fifo_parameter("wait_ms");
+	int err;
+
+	if (was < 0 || fifo_parameter_set("wait_ms", 50))
+		return ktap_fail("wait_ms: %s", strerror(errno));
+	err = waits_longer(opened(0, O_RDWR));
+	fifo_parameter_set("wait_ms", was);
+	return err ? KTAP_FAIL : KTAP_PASS;
+}
+
 /* Many processes. */
 
 struct author {
@@ -2670,7 +2703,7 @@ int main(int argc, char **argv)
 		CHECK(ioctl_info), CHECK(ioctl_errors), CHECK(ioctl_thresholds), CHECK(thresholds_of_channels),
 		CHECK(ioctl_reset), CHECK(statistics), CHECK(compat),
 		CHECK(signal_read), CHECK(signal_write), CHECK(signal_restart), CHECK(signal_storm), CHECK(stopped),
-		CHECK(killed),
+		CHECK(killed), CHECK(wait_limit),
 		CHECK(writers), CHECK(scattered_writers), CHECK(readers), CHECK(many_blocked), CHECK(blocked_leaves),
 		CHECK(channels), CHECK(channels_reset),
 		CHECK(open_modes), CHECK(open_often), CHECK(other_calls), CHECK(duplicates), CHECK(close_meanwhile),
