@@ -93,7 +93,7 @@ static struct fifo_range fifo_coalesce_count_range = { &fifo_coalesce_count, 0, 
 module_param_cb(coalesce_count, &fifo_range_ops, &fifo_coalesce_count_range, 0444);
 MODULE_PARM_DESC(coalesce_count, "Completions an interrupt, of requests behind others");
 
-static unsigned int fifo_coalesce_us = 50;
+static unsigned int fifo_coalesce_us = 30;
 static struct fifo_range fifo_coalesce_us_range = { &fifo_coalesce_us, 1, 65535 };
 module_param_cb(coalesce_us, &fifo_range_ops, &fifo_coalesce_us_range, 0444);
 MODULE_PARM_DESC(coalesce_us, "Longest wait for them, in us");
