@@ -53,6 +53,23 @@ static inline int fill_is(int fd, unsigned int want)
 	return -1;
 }
 
+/* A stalled device: requests fail, until the driver finds that only a reset of all of it helps. */
+static inline int revive(int fd)
+{
+	char byte = 0;
+	int n = -1;
+
+	for (int i = 0; i < 10 && n < 0; i++) {
+		n = write(fd, &byte, 1);
+		if (n < 0 && errno != ETIMEDOUT && errno != EIO)
+			break;
+	}
+	if (n == 1 && FIFO_GIVES(ioctl(fd, FIFO_AIO_RESET), 0))
+		return 0;
+	ktap_diag("the device does not come back: %s", strerror(errno));
+	return -1;
+}
+
 /* The same in another process, with a file of its own. */
 
 struct bytes {

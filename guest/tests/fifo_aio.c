@@ -2116,8 +2116,7 @@ static int kill_stalled(void)
 	kill(pid, SIGKILL);
 	if (fifo_reap(pid, "a child with requests in a stalled device") != SIGKILL)
 		return KTAP_FAIL;
-	/* What comes next waits for the device, or for its reset. */
-	if (nothing_moves(fd, d.buf, d.n, false))
+	if (revive(fd) || nothing_moves(fd, d.buf, d.n, false))
 		return KTAP_FAIL;
 	return ktap_host(NULL, 0, "clear") ? KTAP_FAIL : KTAP_PASS;
 }
