@@ -1205,7 +1205,10 @@ static int sigio_in(void)
 		if (info.si_code != POLL_IN || info.si_fd != fd || !(info.si_band & POLLIN))
 			return ktap_fail("signal with code %d, band %#lx, file %d", info.si_code, info.si_band,
 					 info.si_fd);
-		if (drain(fd, 1, 0) != 10)
+		/* More bytes are no news. */
+		if (pending_signals(sig) || put(other, 10, 1, 10) || pending_signals(sig))
+			return ktap_fail("a signal for bytes that are not the first");
+		if (drain(fd, 1, 0) != 20)
 			return KTAP_FAIL;
 		pending_signals(sig);
 	}
