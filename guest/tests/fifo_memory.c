@@ -1384,6 +1384,26 @@ static int no_memory_anywhere(void)
 	return result;
 }
 
+/* Memory that can't be mapped for the hardware: more than there are bounce buffers for. */
+static int no_mapping(void)
+{
+	static const enum way ways[] = { WAY_SYNC, WAY_AIO };
+	int fd = fifo_open(0, O_RDWR);
+	uint8_t *p = pages(2 * HUGE / PAGE);
+
+	if (!kernel_word("swiotlb", NULL, 0))
+		return ktap_skip("there are no bounce buffers: give the kernel swiotlb=1024,force");
+	if (fd < 0)
+		return KTAP_FAIL;
+	for (size_t i = 0; i < 2 * FIFO_ARRAY_SIZE(ways); i++) {
+		enum job_direction direction = i % 2 ? JOB_READ : JOB_WRITE;
+
+		if (!ended_with(job_do(ways[i / 2], fd, direction, p, 2 * HUGE), -ENOMEM, way_names[ways[i / 2]]))
+			return KTAP_FAIL;
+	}
+	return put(fd, PAGE, 1) || take(fd, PAGE, 1, 0) ? KTAP_FAIL : KTAP_PASS;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct ktap_check checks[] = {
@@ -1423,6 +1443,7 @@ int main(int argc, char **argv)
 		{ "no_memory_uring", no_memory_uring },
 		{ "no_memory_calls", no_memory_calls },
 		{ "no_memory_anywhere", no_memory_anywhere },
+		{ "no_mapping", no_mapping },
 	};
 
 	return fifo_run(checks, FIFO_ARRAY_SIZE(checks), argc, argv);
