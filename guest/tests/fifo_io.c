@@ -945,14 +945,19 @@ static int cause_long_write(int fd)
 static int wake_in_by_part(void)
 {
 	int fd = opened(0, O_RDWR);
-	pid_t reader;
 
-	let_settle();
-	if (events_of(fd) != POLLOUT || woken(fd, POLLIN, cause_long_write))
-		return KTAP_FAIL;
-	reader = fifo_fork(receiver, &long_write);
-	return reader < 0 || fifo_reap_passed(long_writer, "the writer") || fifo_reap_passed(reader, "the reader") ?
-	       KTAP_FAIL : KTAP_PASS;
+	/* More than once, as the hardware is asked anew each time. */
+	for (int i = 0; i < 3; i++) {
+		pid_t reader;
+
+		let_settle();
+		if (events_of(fd) != POLLOUT || woken(fd, POLLIN, cause_long_write))
+			return ktap_fail("round %d", i);
+		reader = fifo_fork(receiver, &long_write);
+		if (reader < 0 || fifo_reap_passed(long_writer, "the writer") || fifo_reap_passed(reader, "the reader"))
+			return ktap_fail("round %d", i);
+	}
+	return KTAP_PASS;
 }
 
 static int cause_room(int fd)
@@ -1389,6 +1394,25 @@ static int fsync_error(void)
 	return KTAP_PASS;
 }
 
+struct caller {
+	int fd;
+	bool write;
+	size_t len;
+	ssize_t want;	/* or -errno */
+};
+
+/* A call that is to end in a certain way. */
+static int caller(void *arg)
+{
+	const struct caller *c = arg;
+	uint8_t *buf = pages(c->len);
+
+	if (c->want < 0 ? FIFO_FAILS(c->write ? write(c->fd, buf, c->len) : read(c->fd, buf, c->len), (int)-c->want) :
+			  FIFO_GIVES(c->write ? write(c->fd, buf, c->len) : read(c->fd, buf, c->len), c->want))
+		return KTAP_PASS;
+	return KTAP_FAIL;
+}
+
 /* Thresholds. */
 
 static int read_threshold(void)
@@ -1410,9 +1434,8 @@ static int read_threshold(void)
 	if (!FIFO_FAILS(read(now, buf, PIPE_BUF), EAGAIN) || !FIFO_FAILS(preadv2(fd, &v, 1, -1, RWF_NOWAIT), EAGAIN) ||
 	    events_of(now) != POLLOUT)
 		return ktap_fail("with 999 bytes, of 1000");
-	pid = blocking(receiver, &(struct transfer){ .fd = fd, .len = 1000, .piece = 1000, .stream = 1 }, SYS_read);
-	if (pid < 0 || put(now, 1, 1, 999) ||
-	    fifo_reap_passed(pid, "the reader"))
+	pid = blocking(caller, &(struct caller){ .fd = fd, .len = PIPE_BUF, .want = 1000 }, SYS_read);
+	if (pid < 0 || put(now, 1, 1, 999) || fifo_reap_passed(pid, "a read that gets all 1000"))
 		return KTAP_FAIL;
 	if (put(now, 1000, 1, 0) || events_of(now) != (POLLIN | POLLOUT) ||
 	    !FIFO_GIVES(read(now, buf, PIPE_BUF), 1000) ||
@@ -1442,9 +1465,13 @@ static int threshold_lowered(void)
 	t.rx_bytes = 1000;
 	if (!FIFO_GIVES(ioctl(fd, FIFO_AIO_SET_THRESHOLDS, &t), 0))
 		return KTAP_FAIL;
-	pid = blocking(receiver, &(struct transfer){ .fd = fd, .len = 500, .piece = 2000, .stream = 1 }, SYS_read);
-	if (pid < 0 || put(other, 500, 1, 0) ||
-	    !FIFO_GIVES(ioctl(other, FIFO_AIO_SET_THRESHOLDS, &was), 0) || fifo_reap_passed(pid, "the reader"))
+	pid = blocking(caller, &(struct caller){ .fd = fd, .len = 2000, .want = 500 }, SYS_read);
+	if (pid < 0 || put(other, 500, 1, 0))
+		return KTAP_FAIL;
+	let_settle();
+	if (waitpid(pid, NULL, WNOHANG))
+		return ktap_fail("a read of 500 bytes, of 1000");
+	if (!FIFO_GIVES(ioctl(other, FIFO_AIO_SET_THRESHOLDS, &was), 0) || fifo_reap_passed(pid, "the reader"))
 		return KTAP_FAIL;
 	let_settle();
 	if (!FIFO_GIVES(ioctl(fd, FIFO_AIO_SET_THRESHOLDS, &t), 0) || put(other, 500, 2, 0))
@@ -1612,25 +1639,6 @@ static int thresholds_of_channels(void)
 	    !FIFO_GIVES(ioctl(a, FIFO_AIO_SET_THRESHOLDS, &was), 0))
 		return KTAP_FAIL;
 	return KTAP_PASS;
-}
-
-struct caller {
-	int fd;
-	bool write;
-	size_t len;
-	ssize_t want;	/* or -errno */
-};
-
-/* A call that is to end in a certain way. */
-static int caller(void *arg)
-{
-	const struct caller *c = arg;
-	uint8_t *buf = pages(c->len);
-
-	if (c->want < 0 ? FIFO_FAILS(c->write ? write(c->fd, buf, c->len) : read(c->fd, buf, c->len), (int)-c->want) :
-			  FIFO_GIVES(c->write ? write(c->fd, buf, c->len) : read(c->fd, buf, c->len), c->want))
-		return KTAP_PASS;
-	return KTAP_FAIL;
 }
 
 /* FIFO_AIO_RESET ends what is in flight with EIO, empties the FIFO, and leaves all working. */
