@@ -1538,6 +1538,57 @@ static int suspend_in_flight(void)
 	return result;
 }
 
+/* The largest FIFO that this is made for, and as much again. */
+static uint8_t order_out[131072], order_in[131072];
+
+static bool is_full(void *arg)
+{
+	struct fifo_aio_info info = fifo_info(((struct port *)arg)->fd);
+
+	return info.fill == info.depth;
+}
+
+/* Nor does the order of requests change: the one that the hardware was at goes on, or begins, before the others. */
+static int suspend_order(void)
+{
+	enum { N = 5, LEN = 1000, BEGUN = 500 };
+	ssize_t results[PORT_DEPTH];
+	struct iovec iov[N];
+	struct port p;
+
+	if (!can_nap())
+		return ktap_skip("this kernel has no /sys/power/pm_test");
+	if (port_open(&p, 0, O_RDWR))
+		return KTAP_FAIL;
+	for (size_t i = 0; i < 2 * FIFO_ARRAY_SIZE(depths); i++) {
+		bool write = i % 2;
+		size_t ahead = write ? fifo_info(p.fd).depth : 0, len = ahead + N * LEN;
+
+		if (len > sizeof(order_out))
+			return ktap_skip("a FIFO of %zu bytes", ahead);
+		fifo_fill(order_out, len, i, 0);
+		for (int j = 0; j < N; j++)
+			iov[j] = (struct iovec){ (write ? order_out + ahead : order_in) + j * LEN, LEN };
+		/* Of the writes, the first has begun. */
+		if (fifo_write_all(p.fd, order_out, ahead) || port_submit(&p, write, iov, N) ||
+		    (write && (fifo_read_all(p.fd, order_in, BEGUN) || fifo_until(is_full, &p, "a write to begin"))) ||
+		    nap(depths[i / 2]))
+			return ktap_fail("%s", depths[i / 2]);
+		if (write ? fifo_read_all(p.fd, order_in + BEGUN, len - BEGUN) : fifo_write_all(p.fd, order_out, len))
+			return ktap_fail("%s, %s", depths[i / 2], write ? "writes" : "reads");
+		if (port_wait(&p, results))
+			return ktap_fail("%s, %s", depths[i / 2], write ? "writes" : "reads");
+		for (int j = 0; j < N; j++) {
+			if (results[j] != LEN)
+				return ktap_fail("%s: request %d ended with %zd", depths[i / 2], j, results[j]);
+		}
+		if (fifo_verify(order_in, len, i, 0))
+			return ktap_fail("%s, %s", depths[i / 2], write ? "writes" : "reads");
+	}
+	port_close(&p);
+	return KTAP_PASS;
+}
+
 static int suspend_under_load(void)
 {
 	unsigned int rounds = fifo_rounds(50);
@@ -1764,6 +1815,7 @@ int main(int argc, char **argv)
 		{ "resets_at_once", resets_at_once },
 		{ "suspend_idle", suspend_idle },
 		{ "suspend_in_flight", suspend_in_flight },
+		{ "suspend_order", suspend_order },
 		{ "suspend_under_load", suspend_under_load },
 		{ "runtime_power", runtime_power },
 		{ "remove_rescan", remove_rescan },
