@@ -42,8 +42,8 @@
 #define FIFO_ERROR_OVERRUN		BIT(4)
 #define FIFO_ERROR_VECTOR		0x38
 
-/* How long a soft reset may take, in us; the manual says 10. */
-#define FIFO_RESET_US			1000
+/* How long a soft reset may take, in us. The manual says 10; virtual machines are late at times. */
+#define FIFO_RESET_US			100000
 
 /* Channel c. */
 #define FIFO_CHANNEL(c)			(0x1000 + 0x1000 * (c))

@@ -566,7 +566,7 @@ void fifo_ring_fail(struct fifo_ring *ring, enum fifo_ring_state state, int erro
 void fifo_ring_suspend(struct fifo_ring *ring)
 {
 	struct fifo_request *req;
-	bool ok;
+	bool ok, again;
 
 	spin_lock_irq(&ring->lock);
 	ok = ring->state == FIFO_RUNNING && fifo_ring_halt(ring);
@@ -591,7 +591,11 @@ void fifo_ring_suspend(struct fifo_ring *ring)
 	spin_lock_irq(&ring->lock);
 	if (ring->aborting)
 		fifo_request_end(ring->aborting, -EIO, true);
+	/* It goes on before the others. It may have ended, too: it is only compared. */
+	again = ok && req && list_first_entry_or_null(&ring->queued, struct fifo_request, node) == req;
 	fifo_ring_unpost(ring);
+	if (again)
+		list_move(&req->node, &ring->queued);
 	spin_unlock_irq(&ring->lock);
 	fifo_ring_service(ring, false);
 }
