@@ -42,7 +42,7 @@
 #define FIFO_ERROR_OVERRUN		BIT(4)
 #define FIFO_ERROR_VECTOR		0x38
 
-/* How long a soft reset may take, in us. The manual says 10; virtual machines are late at times. */
+/* How long a soft reset may take, in us. The manual says 10; virtual machines can be late. */
 #define FIFO_RESET_US			100000
 
 /* Channel c. */

@@ -565,8 +565,8 @@ void fifo_ring_fail(struct fifo_ring *ring, enum fifo_ring_state state, int erro
 /* Stops the ring, and keeps its requests to go on where they were. */
 void fifo_ring_suspend(struct fifo_ring *ring)
 {
-	struct fifo_request *req;
-	bool ok, again;
+	struct fifo_request *req, *first;
+	bool ok;
 
 	spin_lock_irq(&ring->lock);
 	ok = ring->state == FIFO_RUNNING && fifo_ring_halt(ring);
@@ -591,11 +591,11 @@ void fifo_ring_suspend(struct fifo_ring *ring)
 	spin_lock_irq(&ring->lock);
 	if (ring->aborting)
 		fifo_request_end(ring->aborting, -EIO, true);
-	/* It goes on before the others. It may have ended, too: it is only compared. */
-	again = ok && req && list_first_entry_or_null(&ring->queued, struct fifo_request, node) == req;
+	first = list_first_entry_or_null(&ring->queued, struct fifo_request, node);
 	fifo_ring_unpost(ring);
-	if (again)
-		list_move(&req->node, &ring->queued);
+	/* It goes on before the others. It may have ended, too: it is only compared. */
+	if (ok && req && first == req)
+		list_move(&first->node, &ring->queued);
 	spin_unlock_irq(&ring->lock);
 	fifo_ring_service(ring, false);
 }
