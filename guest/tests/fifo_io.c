@@ -2493,7 +2493,7 @@ static int open_modes(void)
 /* Opening and closing leaves nothing behind: the bracket looks. */
 static int open_often(void)
 {
-	for (unsigned int i = 0; i < fifo_rounds(10000); i++) {
+	for (unsigned int i = 0; i < fifo_rounds(3000); i++) {
 		int fd = opened(i % fifo_channels(), i % 3);
 
 		if (close(fd))
