@@ -205,8 +205,11 @@ static bool grown(const struct stats *since, int must, int may, const char *what
 	 * that somebody polled for: one of them may come to nothing.
 	 */
 	may |= SPURIOUS;
-	if (real_time)
+	if (real_time) {
+		/* Interrupts of one vector may become one. */
+		must &= ~SPURIOUS;
 		may |= LOST;
+	}
 	if (fifo_until(have_grown, &(struct grown){ since, must }, "the statistics"))
 		ktap_diag("%s:", what);
 	set = grown_since(since);
@@ -540,6 +543,9 @@ static int suffer_all(const struct fault *faults, size_t n, enum job_direction d
 		return failed;
 	for (size_t i = 0; i < n; i++) {
 		if (strncmp(faults[i].plan, prefix, len))
+			continue;
+		/* What takes longer than a timeout is not told from it there. */
+		if (real_time && strstr(faults[i].plan, "=1s@"))
 			continue;
 		for (enum way way = faults[i].waits ? WAY_AIO : WAY_SYNC; way <= WAY_AIO; way++) {
 			tried++;
@@ -1103,6 +1109,8 @@ static int lost_aborts(void)
 	if (skip)
 		return skip;
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(plans); i++) {
+		if (real_time && strstr(plans[i], "=1s@"))
+			continue;
 		if (cancel_in_trouble(plans[i])) {
 			failed++;
 			ioctl(fd, FIFO_AIO_RESET);
@@ -2146,8 +2154,11 @@ int main(int argc, char **argv)
 
 	/* Only a machine that counts instructions has a time of its own. */
 	real_time = ktap_has_host() && ktap_host(retired, sizeof(retired), "retired");
-	if (real_time)
-		settings[0].value = 250;
+	if (real_time) {
+		settings[0].value = 500;
+		settings[1].value = 100;
+		settings[2].value = 2500;
+	}
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(settings); i++)
 		settings[i].old = fifo_parameter(settings[i].name);
 	ktap_bracket = bracket;
