@@ -29,7 +29,7 @@ PACKAGES := gcc libc6-dev make libaio-dev liburing-dev dpkg-dev \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel driver driver-lint image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel driver driver-lint teeth image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,10 @@ driver: kernel ## build the driver for KERNEL
 driver-lint: deps ## the driver with W=1 and sparse on the kernels of LINT_KERNELS, by default all, and checkpatch
 	@for k in $(filter-out debian%,$(LINT_KERNELS)); do kernel-config/build $$k || exit 1; done
 	@guest/driver/build --lint $(LINT_KERNELS)
+
+teeth: fifovm guest ## break the driver on purpose, a rule of docs/driver.md at a time: the checks have to notice
+	@$(MAKE) --no-print-directory kernel KERNEL="6.12 6.1 debug"
+	@guest/driver/teeth/run
 
 image: guest driver ## build the guest's root file system, with agent, tests, and the driver for all kernels that it was built for
 	@go run ./initramfs/cmd/mkinitramfs -o $(IMAGE) --files $(B)/guest/agent:/bin/uinit --files $(B)/guest/tests:/tests \
