@@ -656,14 +656,18 @@ static void fifo_ring_expire(struct fifo_ring *ring)
 	}
 }
 
-/* Could the hardware do something for the first request? */
-static bool fifo_ring_has_work(struct fifo_ring *ring, struct fifo_request *req, u32 fill)
+/*
+ * Could the hardware do something for the first request? It has moved so many
+ * bytes so far; a read that has got some ends when there are no more.
+ */
+static bool fifo_ring_has_work(struct fifo_ring *ring, struct fifo_request *req, u32 fill,
+			       u32 moved)
 {
 	struct fifo_channel *ch = ring->channel;
 
 	if (ring->write)
 		return fill < ch->device->depth;
-	return fill >= fifo_read_needs(ch, req->chain_bytes);
+	return fill >= fifo_read_needs(ch, req->chain_bytes) || moved != ring->moved;
 }
 
 /* What fifo_ring_look() found. */
@@ -717,7 +721,7 @@ static enum fifo_found fifo_ring_look(struct fifo_ring *ring)
 			fifo_ring_broken(ring, "a completion did not reach memory");
 			return FIFO_RESET_RING;
 		}
-	} else if (!fifo_ring_has_work(ring, req, fill)) {
+	} else if (!fifo_ring_has_work(ring, req, fill, bytes)) {
 		return FIFO_FINE;	/* it is the other side's turn */
 	}
 	/* It must have had the time: so look twice. */
