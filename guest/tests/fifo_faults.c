@@ -365,7 +365,6 @@ struct fault {
 	ssize_t result;		/* 0: N bytes; or -errno */
 	ssize_t other;		/* another that is all right; 0: none */
 	enum data data;
-	bool waits;		/* only wait_ms can end it: so nothing that is not asynchronous */
 	bool lasts;		/* requests after it may suffer too, a while */
 };
 
@@ -443,14 +442,13 @@ static const struct fault read_faults[] = {
 	{ .plan = "dma.write{rx.comp}:short=31@next", .must = RESETS, .may = ERRORS, .other = -EIO },
 	{ .plan = "dma.write{rx.comp}:xor=0xffffffffffffffff@next", .must = RESETS, .may = ERRORS, .other = -EIO },
 	{ .plan = "dma.write{rx.comp}:drop@next", .must = RESETS, .may = ERRORS | TIMEOUTS | ABORTS, .result = -ETIMEDOUT,
-	  .other = -EIO, .waits = true },
+	  .other = -EIO },
 	{ .plan = "dma.write{rx.comp}:delay=3ms@next" },
 	{ .plan = "mmio.write[0x10004]:drop@next", .must = DOORBELLS },
 	{ .plan = "mmio.write[0x1000c]:drop@next" },
 	{ .plan = "event[1]:delay=3ms@next" },
 	{ .plan = "event[1]:drop@1", .must = TIMEOUTS | ABORTS, .may = RESETS, .result = -ETIMEDOUT, .data = STAYS },
-	{ .plan = "event[1]:drop@2", .must = ABORTS, .may = TIMEOUTS | RESETS, .other = -ETIMEDOUT,
-	  .waits = true },
+	{ .plan = "event[1]:drop@2", .must = ABORTS, .may = TIMEOUTS | RESETS, .other = -ETIMEDOUT },
 	{ .plan = "event[1]:delay=1s@next", .must = TIMEOUTS | ABORTS, .may = RESETS | ERRORS | DEVICE,
 	  .result = -ETIMEDOUT, .other = -EIO, .lasts = true },
 	{ .plan = "device:stall=3ms@next" },
@@ -458,7 +456,7 @@ static const struct fault read_faults[] = {
 	  .result = -ETIMEDOUT, .lasts = true },
 	{ .plan = "device:stall@next", .must = TIMEOUTS | ABORTS | RESETS, .may = ERRORS | DEVICE,
 	  .result = -ETIMEDOUT, .lasts = true },
-	{ .plan = "device:reset@next", .must = ERRORS | DEVICE, .result = -EIO, .waits = true },
+	{ .plan = "device:reset@next", .must = ERRORS | DEVICE, .result = -EIO },
 	{ .plan = "device:reset@next on event[1]", .must = ERRORS | DEVICE, .result = -EIO },
 	{ .plan = "device:reset@next on dma.read{rx.desc}", .must = ERRORS | DEVICE, .result = -EIO },
 	{ .plan = "device:reset@next on dma.write{data}", .must = ERRORS | DEVICE, .result = -EIO },
@@ -547,7 +545,7 @@ static int suffer_all(const struct fault *faults, size_t n, enum job_direction d
 		/* What takes longer than a timeout is not told from it there. */
 		if (real_time && strstr(faults[i].plan, "=1s@"))
 			continue;
-		for (enum way way = faults[i].waits ? WAY_AIO : WAY_SYNC; way <= WAY_AIO; way++) {
+		for (enum way way = WAY_SYNC; way <= WAY_AIO; way++) {
 			tried++;
 			if (suffer(&faults[i], way, direction)) {
 				failed++;
