@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,6 +83,8 @@ func (h *vmTestHost) run(t *testing.T, args ...string) (status int, output strin
 	write("kernel", "")
 	write("build/kernel/6.12/bzImage", "")
 	write("build/fifovm", fakeFifovm)
+	write("build/guest/tests/aio", "")
+	write("build/guest/tests/boot", "")
 	write("direct", "")
 	write("fails", h.fails)
 	for _, p := range []string{"harness", "vmm/kvm", "vmm/vmm"} {
@@ -215,28 +218,31 @@ func TestVMTestGuest(t *testing.T) {
 	needBash(t)
 	const (
 		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
+		aio    = "passed   aio (1.00 s)\n1 passed, 0 failed\n"
 		quiet  = "FAILED   boot: the guest's agent does not answer\n  the last lines of the console:\n  > up\n0 passed, 1 failed\n"
 		failed = "FAILED   aio: exit status 1, failed: read\n  | not ok 1 read\n"
 	)
 	for _, tt := range []struct {
 		name   string
 		labs   []labRun
-		calls  int
+		last   []string // test that each lab is to run
 		status int
 	}{
-		{"passes", []labRun{{passed, 0}}, 1, 0},
-		{"the guest falls silent", []labRun{{quiet, 1}, {passed, 0}}, 2, 0},
-		{"the lab falls silent", []labRun{{silent, 123}, {passed, 0}}, 2, 0},
-		{"three silences", []labRun{{quiet, 1}, {silent, 123}, {quiet, 1}}, 3, 1},
-		{"a test fails", []labRun{{failed, 1}}, 1, 1},
-		{"a silence and a failure", []labRun{{quiet + failed, 1}}, 1, 1},
-		{"a failure and a silence", []labRun{{failed + silent, 123}}, 1, 123},
-		{"no such file", []labRun{{"fifovm: no such file\n", 2}}, 1, 2},
+		{"passes", []labRun{{passed, 0}}, []string{"boot"}, 0},
+		{"the guest falls silent", []labRun{{quiet, 1}, {passed, 0}}, []string{"boot", "boot"}, 0},
+		{"the lab falls silent", []labRun{{silent, 123}, {passed, 0}}, []string{"boot", "boot"}, 0},
+		{"silent when one has passed", []labRun{{passed + silent, 123}, {aio, 0}}, []string{"boot", "aio"}, 0},
+		{"silent when all have passed", []labRun{{passed + aio + silent, 123}}, []string{"boot"}, 0},
+		{"three silences", []labRun{{quiet, 1}, {silent, 123}, {quiet, 1}}, []string{"boot", "boot", "boot"}, 1},
+		{"a test fails", []labRun{{failed, 1}}, []string{"boot"}, 1},
+		{"a silence and a failure", []labRun{{quiet + failed, 1}}, []string{"boot"}, 1},
+		{"a failure and a silence", []labRun{{failed + silent, 123}}, []string{"boot"}, 123},
+		{"no such file", []labRun{{"fifovm: no such file\n", 2}}, []string{"boot"}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status, output, calls := vmTest(t, tt.labs, "kvm", "6.12")
-			if status != tt.status || len(calls) != tt.calls {
-				t.Errorf("status %d after %d labs, want %d after %d; it printed:\n%s", status, len(calls), tt.status, tt.calls, output)
+			if status != tt.status || !slices.Equal(calls, tt.last) {
+				t.Errorf("status %d after labs of %q, want %d after %q; it printed:\n%s", status, calls, tt.status, tt.last, output)
 			}
 		})
 	}
