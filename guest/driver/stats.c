@@ -125,6 +125,16 @@ static void fifo_show_requests(struct seq_file *s, const char *name, struct list
 			   req->abort ? " abort" : "");
 }
 
+static unsigned int fifo_count_requests(struct list_head *list)
+{
+	struct list_head *node;
+	unsigned int n = 0;
+
+	list_for_each(node, list)
+		n++;
+	return n;
+}
+
 static const struct {
 	const char *name;
 	unsigned int offset;
@@ -145,7 +155,11 @@ static int fifo_ring_show(struct seq_file *s, void *unused)
 	int i;
 
 	spin_lock_irq(&ring->lock);
-	seq_printf(s, "in_flight %u\n", ring->requests);
+	/* Those that are submitted; accepted are also those that are still being made. */
+	seq_printf(s, "in_flight %u\n",
+		   fifo_count_requests(&ring->posted) + fifo_count_requests(&ring->queued) +
+		   fifo_count_requests(&ring->done) + fifo_count_requests(&ring->finishing));
+	seq_printf(s, "accepted %u\n", ring->requests);
 	seq_printf(s, "state %s\n", fifo_state_names[ring->state]);
 	seq_printf(s, "entries %u\n", ring->entries);
 	seq_printf(s, "desc %pad\n", &ring->desc_dma);

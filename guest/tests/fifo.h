@@ -522,7 +522,7 @@ static inline long long fifo_debug(int channel, const char *ring, const char *na
 	return -1;
 }
 
-/* Requests of a ring in flight; -1 if debugfs isn't there. */
+/* Requests of a ring in flight, and in order from then on; -1 if debugfs isn't there. */
 static inline long long fifo_in_flight(int channel, const char *ring)
 {
 	return fifo_debug(channel, ring, "in_flight");
@@ -688,7 +688,7 @@ static inline bool fifo_is_balanced(void *arg)
 	const struct fifo_balance *b = arg;
 
 	for (int i = 0; i < b->channels; i++) {
-		if (fifo_in_flight(i, "tx") > 0 || fifo_in_flight(i, "rx") > 0)
+		if (fifo_debug(i, "tx", "accepted") > 0 || fifo_debug(i, "rx", "accepted") > 0)
 			return false;
 	}
 	return fifo_references() == b->references && fifo_mappings() == b->mappings && fifo_pins() == b->pins;
@@ -729,8 +729,8 @@ static inline int fifo_balance_end(struct fifo_balance *b)
 		ktap_diag("pins %lld, were %lld; DMA mappings %lld, were %lld; references %lld, were %lld",
 			  fifo_pins(), b->pins, fifo_mappings(), b->mappings, fifo_references(), b->references);
 		for (int i = 0; i < b->channels; i++) {
-			ktap_diag("channel %d: in flight %lld writes, %lld reads", i,
-				  fifo_in_flight(i, "tx"), fifo_in_flight(i, "rx"));
+			ktap_diag("channel %d: %lld writes, %lld reads", i,
+				  fifo_debug(i, "tx", "accepted"), fifo_debug(i, "rx", "accepted"));
 		}
 		failed = -1;
 	}
