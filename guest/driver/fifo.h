@@ -14,8 +14,8 @@
  *	fifo_ring.service	one at a time takes completions and ends requests
  *	fifo_ring.lock		all of a ring's state; taken with interrupts off, since
  *				kiocb's cancellation comes so
- * kiocb's ki_complete() is called with neither lock nor recovery held: it takes the
- * lock under which libaio cancels.
+ * kiocb's ki_complete() is called without a ring's lock: it takes the lock under
+ * which libaio cancels.
  *
  * A request is in one list of its ring at a time, or in none while it is
  * being made: queued, posted, done, finishing.
@@ -389,7 +389,6 @@ struct fifo_request {
 extern struct workqueue_struct *fifo_workqueue;
 void fifo_device_get(struct fifo_device *fd);
 void fifo_device_put(struct fifo_device *fd);
-void fifo_device_gone(struct fifo_device *fd);
 void fifo_device_recover(struct fifo_device *fd);
 void fifo_device_lost_interrupt(struct fifo_device *fd);
 int fifo_channel_reset(struct fifo_channel *ch);

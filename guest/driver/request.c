@@ -375,6 +375,7 @@ static struct fifo_request *fifo_submit(struct kiocb *iocb, struct iov_iter *ite
 	struct fifo_request *req;
 	ssize_t claim;
 	int err, idx;
+	bool async;
 
 	claim = fifo_claim(ring, size, nowait);
 	if (claim < 0)
@@ -404,14 +405,10 @@ static struct fifo_request *fifo_submit(struct kiocb *iocb, struct iov_iter *ite
 	}
 	/* From here on it can't fail but by completion. */
 	trace_fifo_submit(req);
-	if (!req->iocb) {
-		fifo_ring_submit(ring, req);
-	} else {
-		fifo_ring_submit(ring, req);
-		req = NULL;	/* may have been completed already */
-	}
+	async = req->iocb;
+	fifo_ring_submit(ring, req);
 	srcu_read_unlock(&fd->unmapped, idx);
-	return req;
+	return async ? NULL : req;	/* it may have been completed already, and be gone */
 
 unlock:
 	srcu_read_unlock(&fd->unmapped, idx);

@@ -23,19 +23,17 @@ static u32 fifo_ring_room(struct fifo_ring *ring)
 /* Writes the descriptors of the request's next chain. False if there is no room. */
 static bool fifo_ring_post_one(struct fifo_ring *ring, struct fifo_request *req)
 {
-	u32 max = min(ring->channel->device->chain, ring->entries - 1);
+	u32 max = ring->channel->device->chain;
 	u32 flags = list_empty(&ring->posted) || !req->iocb ? FIFO_DESC_INTERRUPT : 0;
 	size_t left = req->size - req->done, skip = req->next_offset;
-	struct fifo_descriptor *desc = NULL;
 	u32 max_length = ring->channel->device->max_length;
 	struct scatterlist *sg = req->next_sg;
 	u32 n, room = fifo_ring_room(ring), tail = ring->tail;
-	size_t length;
+	size_t length, piece;
 
 	/* What an IOMMU has merged may be longer than a buffer can be. */
 	for (n = 0, length = 0; sg && n < max; n++) {
-		size_t piece = min_t(size_t, sg_dma_len(sg) - skip, max_length);
-
+		piece = min_t(size_t, sg_dma_len(sg) - skip, max_length);
 		skip += piece;
 		if (skip == sg_dma_len(sg)) {
 			skip = 0;
@@ -49,10 +47,10 @@ static bool fifo_ring_post_one(struct fifo_ring *ring, struct fifo_request *req)
 	sg = req->next_sg;
 	skip = req->next_offset;
 	req->chain_bytes = length;
-	for (; length; length -= le32_to_cpu(desc->length)) {
-		size_t piece = min_t(size_t, sg_dma_len(sg) - skip, max_length);
+	for (; length; length -= piece) {
+		struct fifo_descriptor *desc = &ring->desc[tail];
 
-		desc = &ring->desc[tail];
+		piece = min_t(size_t, sg_dma_len(sg) - skip, max_length);
 		desc->address = cpu_to_le64(sg_dma_address(sg) + skip);
 		desc->length = cpu_to_le32(piece);
 		desc->flags = cpu_to_le32(flags | (piece < length ? FIFO_DESC_MORE : 0));
