@@ -53,7 +53,7 @@
 #define FIFO_PAGE		4096
 #define FIFO_CHANNELS		8	/* at most */
 #define FIFO_WAIT_MS		10000	/* bound of each wait */
-#define FIFO_CHECK_MS		180000	/* bound of a check; ten times that with fifovm.long */
+#define FIFO_CHECK_MS		180000	/* bound of a check; ten times that with fifovm.long, and on a debug kernel */
 
 /* What is on the kernel's command line for us. */
 
@@ -787,6 +787,8 @@ static inline int fifo_bracket(const struct ktap_check *check)
 	pid = fifo_fork(fifo_call_check, (void *)check);
 	if (pid < 0)
 		return KTAP_FAIL;
+	/* A kernel with kmemleak holds each kobject of a module back for seconds as well (DEBUG_KOBJECT_RELEASE). */
+	full = full || !access("/sys/kernel/debug/kmemleak", F_OK);
 	status = fifo_reap_within(pid, FIFO_CHECK_MS * (full ? 10 : 1), check->name);
 	if (status != -1 && WIFSIGNALED(status))
 		ktap_diag("%s was killed by signal %d", check->name, WTERMSIG(status));

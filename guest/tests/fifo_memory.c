@@ -7,6 +7,7 @@
  * happens when there is none, with fail-nth where the kernel has it.
  */
 #define _GNU_SOURCE
+#include <limits.h>
 #include <linux/userfaultfd.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -1321,6 +1322,32 @@ static int no_memory_calls(void)
 }
 
 /*
+ * Where the DMA-API's debugging is in the kernel's text: where it lacks memory
+ * it switches itself off, and counts mappings wrong from there on.
+ */
+static bool dma_debug_text(unsigned long *start, unsigned long *end)
+{
+	FILE *f = fopen("/proc/kallsyms", "re");
+	unsigned long address;
+	char name[128];
+
+	*start = ULONG_MAX;
+	*end = 0;
+	while (f && fscanf(f, "%lx %*c %127s%*[^\n]", &address, name) == 2) {
+		if (strchr(name, '.')) /* the unlikely parts are elsewhere */
+			continue;
+		if (strncmp(name, "debug_dma_", 10) && strcmp(name, "add_dma_entry") && strcmp(name, "dma_entry_alloc"))
+			continue;
+		*start = address < *start ? address : *start;
+		*end = address > *end ? address : *end;
+	}
+	if (f)
+		fclose(f);
+	*end += PAGE; /* the last one has a length, too */
+	return *start < *end;
+}
+
+/*
  * One in five allocations fails that has the driver's code on its stack, in
  * whatever context: so in interrupts and workers too, where nobody can be told.
  */
@@ -1329,8 +1356,8 @@ static int no_memory_anywhere(void)
 	static const char *const injectors[] = { INJECTORS };
 	unsigned int refused = 0, rounds = fifo_rounds(2000);
 	int fd = fifo_open(0, O_RDWR), result = KTAP_PASS;
-	char start[32], end[32], address[32] = "";
-	unsigned long text;
+	char start[32], end[32], reject_start[32] = "0", reject_end[32] = "0", address[32] = "";
+	unsigned long text, debug, debug_end;
 
 	if (fd < 0)
 		return KTAP_FAIL;
@@ -1342,10 +1369,16 @@ static int no_memory_anywhere(void)
 		return ktap_skip("no address of the module");
 	snprintf(start, sizeof(start), "%#lx", text);
 	snprintf(end, sizeof(end), "%#lx", text + 0x10000);
+	if (dma_debug_text(&debug, &debug_end)) {
+		snprintf(reject_start, sizeof(reject_start), "%#lx", debug);
+		snprintf(reject_end, sizeof(reject_end), "%#lx", debug_end);
+	}
 	close(fail_nth_open());
 	for (size_t i = 0; i < FIFO_ARRAY_SIZE(injectors) - 1; i++) {
 		injector_set(injectors[i], "require-start", start);
 		injector_set(injectors[i], "require-end", end);
+		injector_set(injectors[i], "reject-start", reject_start);
+		injector_set(injectors[i], "reject-end", reject_end);
 		injector_set(injectors[i], "stacktrace-depth", "32");
 		injector_set(injectors[i], "interval", "1");
 		injector_set(injectors[i], "times", "-1");
@@ -1378,6 +1411,8 @@ static int no_memory_anywhere(void)
 		injector_set(injectors[i], "probability", "0");
 		injector_set(injectors[i], "require-start", "0");
 		injector_set(injectors[i], "require-end", "0xffffffffffffffff");
+		injector_set(injectors[i], "reject-start", "0");
+		injector_set(injectors[i], "reject-end", "0");
 	}
 	if (!result && !refused)
 		return ktap_fail("no allocation of the driver's has failed");
