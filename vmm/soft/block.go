@@ -20,6 +20,9 @@ type block struct {
 	// number cross.
 	crosses bool
 	cross   uint64
+	// handlers are those that ops have where they have opBreakpoint in their place;
+	// nil where none has.
+	handlers []handler
 }
 
 // link remembers which block is at an address. It holds while cpu.gens has not
@@ -289,6 +292,13 @@ func (cc *codeCache) kill(b *block) {
 		}
 	}
 	b.n, b.links = 0, [2]link{}
+	if cc.engine.running == nil {
+		for _, c := range cc.engine.cpus {
+			if c.stops.inside.block == b { // changed by a debugger, or by what comes from outside
+				c.stops.inside = inside{}
+			}
+		}
+	}
 	if c := cc.engine.running; c != nil && c.block == b {
 		// The walk of a page table that lies in the code set an accessed bit. The
 		// ops are still wanted: for where they are.
@@ -361,6 +371,7 @@ func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
 	}
 	c.engine.code.spare = ops
 	b.ops = slices.Clone(ops)
+	c.engine.mark(b)
 	c.engine.code.add(b)
 	return b
 }

@@ -71,6 +71,7 @@ type cpu struct {
 	shadow                x86.Shadow
 	nmiPending, nmiMasked bool
 	initPending           bool // the CPU has sent INIT to itself
+	stops                 stops
 
 	access  [8]byte // of the guest to a device: here it needs no allocation
 	fault   fault   // that was thrown

@@ -23,6 +23,11 @@ const (
 	throwAlone
 	// throwStuck: cpu.engine.stuck says why the CPU can't go on.
 	throwStuck
+	// throwStop: cpu.engine.debug.trap says why the run ends before this
+	// instruction.
+	throwStop
+	// throwTrap: #DB as a trap comes before this instruction, with cpu.dr6 set.
+	throwTrap
 )
 
 // raise throws an exception that has no error code.

@@ -232,7 +232,10 @@ func (c *cpu) storeFrame(sp uint64, frame *[6]uint64, first int, cpl uint8, ext 
 		m = tlbSupervisorAC
 	}
 	t := &c.tlbs[m].wr
-	if e := &t.entry[sp>>pageShift%tlbEntries]; e.tag == (sp+n-1)>>pageShift && e.tag == sp>>pageShift {
+	if e := &t.entry[sp>>pageShift%tlbEntries]; e.number() == (sp+n-1)>>pageShift && e.number() == sp>>pageShift {
+		if e.tag&tagWatched != 0 {
+			c.touched(sp, n, accessWrite)
+		}
 		b := e.page[sp&pageMask:][:n]
 		for i, v := range frame[first:] {
 			b := b[8*i:][:8]
@@ -250,7 +253,7 @@ func (c *cpu) storeFrame(sp uint64, frame *[6]uint64, first int, cpl uint8, ext 
 		low := max(sp, a&^pageMask)
 		c.checkAlone(g-(a-low), a+8-low)
 		if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil {
-			t.insert(a, p, c.walked)
+			c.insert(t, a, p)
 		}
 		if low == sp {
 			break
@@ -416,8 +419,7 @@ func (c *cpu) heed() {
 
 // flagsFor gives RFLAGS after a load of size bytes by IRET or POPF at the
 // present CPL: wide are the flags beyond the lower 16 that it may set. RF never
-// outlives the instruction that sets it, since instruction breakpoints, which
-// it holds off, are not implemented.
+// outlives the instruction that sets it: see resumeFlag.
 func (c *cpu) flagsFor(v uint64, size uint8, wide uint64) uint64 {
 	mask := uint64(returnFlags)
 	if c.cpl <= c.iopl() {
@@ -494,6 +496,9 @@ func (c *cpu) iretProtected(o *op, size uint64) {
 		c.updateMode()
 	}
 	c.r[slotRIP] = rip
+	if f&x86.FlagRF != 0 && o.size > 2 {
+		c.resumeFlag()
+	}
 }
 
 // setReturnedSP sets the stack pointer that a return to another stack popped.

@@ -71,26 +71,30 @@ func (t *tlb) flushLocal() {
 	}
 }
 
+// number is an entry's tag without tagWatched.
+func (e *tlbEntry) number() uint64 { return e.tag &^ tagWatched }
+
 // drop drops the translation of addr, and of all of the larger page that it may
 // be a part of.
 func (t *tlb) drop(addr uint64) {
 	const gib = 30 - pageShift // the largest page's size
-	if e := &t.entry[addr>>pageShift%tlbEntries]; e.tag == addr>>pageShift {
+	if e := &t.entry[addr>>pageShift%tlbEntries]; e.number() == addr>>pageShift {
 		e.tag = noPage
 	}
 	if !t.large {
 		return
 	}
 	for i := range t.entry {
-		if e := &t.entry[i]; e.flags&tlbLarge != 0 && e.tag>>gib == addr>>pageShift>>gib {
+		if e := &t.entry[i]; e.flags&tlbLarge != 0 && e.number()>>gib == addr>>pageShift>>gib {
 			e.tag = noPage
 		}
 	}
 }
 
-func (t *tlb) insert(addr uint64, p *page, flags tlbFlags) {
-	t.entry[addr>>pageShift%tlbEntries] = tlbEntry{tag: addr >> pageShift, page: p, flags: flags}
-	t.large = t.large || flags&tlbLarge != 0
+// insert puts the last translation into one of the CPU's TLBs.
+func (c *cpu) insert(t *tlb, addr uint64, p *page) {
+	t.entry[addr>>pageShift%tlbEntries] = tlbEntry{tag: c.watchTag(addr >> pageShift), page: p, flags: c.walked}
+	t.large = t.large || c.walked&tlbLarge != 0
 }
 
 // flushTLB drops all translations, or all that are not global.
@@ -267,7 +271,9 @@ func (c *cpu) store128(a uint64, v xmm) {
 		binary.LittleEndian.PutUint64(b[8:], v.hi)
 		return
 	}
-	c.probeWrite(a, 16)
+	if c.wr.watchedPage(a, 16) == nil {
+		c.probeWrite(a, 16)
+	}
 	c.store64(a, v.lo)
 	c.store64(a+8, v.hi)
 }
@@ -328,6 +334,10 @@ func (c *cpu) loadRMW(a uint64, size uint8) uint64 {
 	if c.aligned {
 		c.checkAlignment(a, size, c.user())
 	}
+	if p := c.wr.watchedPage(a, uint64(size)); p != nil {
+		c.touched(a, uint64(size), accessRead)
+		return p.load(a, size)
+	}
 	c.probeWrite(a, uint64(size))
 	return c.load(a, size)
 }
@@ -335,7 +345,18 @@ func (c *cpu) loadRMW(a uint64, size uint8) uint64 {
 // loadSlow is a read that the TLB does not answer: it misses, crosses a page, or
 // is not RAM.
 func (c *cpu) loadSlow(a uint64, size uint8) uint64 {
+	if p := c.rd.watchedPage(a, uint64(size)); p != nil {
+		c.touched(a, uint64(size), accessRead)
+		return p.load(a, size)
+	}
 	return c.loadAs(a, size, c.user())
+}
+
+// load reads at the offset of a, within the page.
+func (p *page) load(a uint64, size uint8) uint64 {
+	var b [8]byte
+	copy(b[:size], p[a&pageMask:])
+	return binary.LittleEndian.Uint64(b[:])
 }
 
 // loadAs reads with the rights of a user's access or of the supervisor's, which
@@ -347,24 +368,33 @@ func (c *cpu) loadAs(a uint64, size uint8, user bool) uint64 {
 	if a&pageMask+uint64(size) > pageSize {
 		n := pageSize - a&pageMask
 		lo, hi := c.translate(a, accessRead, user), c.translate(a+n, accessRead, user)
+		c.touched(a, uint64(size), accessRead)
 		var b [8]byte
 		c.readPhysical(lo, b[:n])
 		c.readPhysical(hi, b[n:size])
 		return binary.LittleEndian.Uint64(b[:])
 	}
 	g := c.translate(a, accessRead, user)
+	c.touched(a, uint64(size), accessRead)
 	if p := c.engine.page(g); p != nil {
 		if user == c.user() && !c.aligned {
-			c.rd.insert(a, p, c.walked)
+			c.insert(c.rd, a, p)
 		}
-		var b [8]byte
-		copy(b[:size], p[a&pageMask:])
-		return binary.LittleEndian.Uint64(b[:])
+		return p.load(a, size)
 	}
 	return c.readDevice(g, size)
 }
 
-func (c *cpu) storeSlow(a uint64, size uint8, v uint64) { c.storeAs(a, size, v, c.user()) }
+func (c *cpu) storeSlow(a uint64, size uint8, v uint64) {
+	if p := c.wr.watchedPage(a, uint64(size)); p != nil {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], v)
+		copy(p[a&pageMask:], b[:size])
+		c.touched(a, uint64(size), accessWrite)
+		return
+	}
+	c.storeAs(a, size, v, c.user())
+}
 
 func (c *cpu) storeAs(a uint64, size uint8, v uint64, user bool) {
 	if c.aligned {
@@ -377,14 +407,16 @@ func (c *cpu) storeAs(a uint64, size uint8, v uint64, user bool) {
 		lo, hi := c.translate(a, accessWrite, user), c.translate(a+n, accessWrite, user)
 		c.checkAlone(lo, n)
 		c.checkAlone(hi, uint64(size)-n)
+		c.touched(a, uint64(size), accessWrite)
 		c.writePhysical(lo, b[:n])
 		c.writePhysical(hi, b[n:size])
 		return
 	}
 	g := c.translate(a, accessWrite, user)
 	c.checkAlone(g, uint64(size))
+	c.touched(a, uint64(size), accessWrite)
 	if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil && user == c.user() && !c.aligned {
-		c.wr.insert(a, p, c.walked)
+		c.insert(c.wr, a, p)
 	}
 	c.writePhysical(g, b[:size])
 }

@@ -68,9 +68,21 @@ func (c *cpu) attend() { c.limit = 0 }
 
 // run executes until the time is c.limit or later, or attention is wanted.
 func (c *cpu) run() {
-	if c.shadow != 0 {
+	if c.stops.inside.block != nil {
+		c.goOn()
+		return
+	}
+	c.normally()
+}
+
+// normally is run for a CPU that is between two blocks.
+func (c *cpu) normally() {
+	if s := c.shadow; s != 0 {
 		c.shadow = 0
 		c.guard(c.alone)
+		if c.stops.inside.block != nil {
+			c.shadow = s
+		}
 		return
 	}
 	if c.accept() {
@@ -78,6 +90,7 @@ func (c *cpu) run() {
 	}
 	if c.flags&x86.FlagTF != 0 {
 		c.guard(c.traced)
+		c.stops.inside.traced = c.stops.inside.block != nil
 		return
 	}
 	c.guard(c.blocks)
@@ -116,7 +129,8 @@ func (c *cpu) guard(execute func()) {
 // caught continues after an instruction that did not come to its end: RIP is
 // that of the instruction.
 func (c *cpu) caught(why thrown) {
-	if b := c.block; b != nil {
+	b, i, start := c.block, c.i, c.r[slotRIP]
+	if b != nil {
 		c.now += int64(c.i)
 		c.r[slotRIP] += uint64(b.ops[c.i].off)
 		if c.mode&mode64 == 0 {
@@ -127,9 +141,14 @@ func (c *cpu) caught(why thrown) {
 	switch why {
 	case throwFault:
 		c.now++ // what faults takes its time as well: a guest that only faults has an end
+		c.stops.passing = false
 		c.deliver(c.fault)
 	case throwAlone:
 		c.guard(c.alone)
+	case throwStop:
+		c.stopInside(b, i, start)
+	case throwTrap:
+		c.deliver(fault{vector: x86.DB})
 	}
 }
 
@@ -185,6 +204,11 @@ func (c *cpu) resolveAlone() *block {
 func (c *cpu) traced() {
 	c.entered = false
 	c.alone()
+	c.trap()
+}
+
+// trap is the single-step trap, unless the instruction was an INT.
+func (c *cpu) trap() {
 	if c.entered {
 		return
 	}

@@ -133,6 +133,10 @@ func (c *cpu) loadSystem(a uint64, size uint8) uint64 {
 }
 
 func (c *cpu) loadSystemSlow(a uint64, size uint8) uint64 {
+	if p := c.tlbs[tlbSupervisor].rd.watchedPage(a, uint64(size)); p != nil && size == 8 {
+		c.touched(a, 8, accessRead)
+		return p.load(a, 8)
+	}
 	c.withoutAC(a, accessRead)
 	if (a+uint64(size)-1)>>pageShift != a>>pageShift {
 		c.withoutAC((a+uint64(size)-1)&^pageMask, accessRead)
@@ -140,7 +144,7 @@ func (c *cpu) loadSystemSlow(a uint64, size uint8) uint64 {
 	}
 	g := c.withoutAC(a, accessRead)
 	if p := c.engine.page(g); p != nil {
-		c.tlbs[tlbSupervisor].rd.insert(a, p, c.walked)
+		c.insert(&c.tlbs[tlbSupervisor].rd, a, p)
 	}
 	return c.loadAs(a, size, false)
 }

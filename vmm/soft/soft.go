@@ -82,6 +82,7 @@ type Engine struct {
 	idleFrom   int64     // the time when a paced machine began to wait
 	idleSince  time.Time // the same on the host's clock; zero when it does not wait
 	held       bool      // see Hold
+	debug      debugger
 
 	random *rand.PCG
 	turn   int   // whose turn it is
@@ -189,12 +190,20 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.cfg.Lock.Lock()
 	defer e.cfg.Lock.Unlock()
 	for ctx.Err() == nil && e.err == nil {
+		if t := e.debug.trap; t != nil {
+			e.debug.trap = nil
+			return t
+		}
 		if e.held {
 			e.wait(ctx, nil)
 			continue
 		}
-		e.cfg.Clock.RunDue()
-		if c := e.next(); c != nil {
+		c := e.stopped()
+		if c == nil {
+			e.cfg.Clock.RunDue()
+			c = e.next()
+		}
+		if c != nil {
 			e.runTurn(c)
 			// Others have a chance between turns.
 			e.cfg.Lock.Unlock()
@@ -204,6 +213,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.idle(ctx)
 	}
 	return e.err
+}
+
+// stopped gives the CPU that a debugger has stopped in the midst of a block,
+// which it has to end first; nil if there is none.
+func (e *Engine) stopped() *cpu {
+	for _, c := range e.cpus {
+		if c.stops.inside.block != nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // next gives the CPU that has something to do: the one whose turn it is, or the
@@ -239,7 +259,12 @@ func (e *Engine) runTurn(c *cpu) {
 	start := e.cfg.Time.Now()
 	c.now = start
 	c.limit = min(e.until, e.cfg.Clock.Next())
-	c.run()
+	if e.debug.Stepping && e.debug.Step == c.index {
+		c.step()
+	} else {
+		c.run()
+	}
+	c.afterTurn()
 	e.running = nil
 	e.retired += c.now - start
 	e.cfg.Time.Set(c.now)
@@ -317,7 +342,8 @@ func (e *Engine) SetState(s *x86.State) error {
 	for i, c := range e.cpus {
 		errs = append(errs, c.setState(&s.CPUs[i]))
 	}
-	e.err = nil
+	e.refreshDebug()
+	e.err, e.debug.trap = nil, nil
 	// A state of another engine has no turns: they begin.
 	e.turn, e.until = 0, 0
 	e.random = rand.NewPCG(e.cfg.Seed, 0)

@@ -34,23 +34,7 @@ func (c *cpu) state(s *x86.CPU) {
 
 // setState replaces the whole state.
 func (c *cpu) setState(s *x86.CPU) error {
-	copy(c.r[:16], s.GPR[:])
-	c.r[slotRIP], c.r[slotZero] = s.RIP, 0
-	c.seg = s.Seg
-	for i := range s.Seg {
-		c.r[slotES+i] = s.Seg[i].Base
-		c.seg[i].Base = 0
-	}
-	c.tr, c.ldt, c.gdt, c.idt = s.TR, s.LDT, s.GDT, s.IDT
-	c.cr0, c.cr2, c.cr3, c.cr4 = s.CR0, s.CR2, s.CR3, s.CR4
-	c.efer = s.EFER
-	c.dr, c.dr6, c.dr7 = s.DR, s.DR6, s.DR7
-	c.cpl = s.Seg[x86.SS].DPL
-	if c.cr0&x86.CR0PE == 0 {
-		c.cpl = 0
-	}
-	c.setRFLAGS(s.RFLAGS | x86.FlagReserved)
-	c.loadFPU(&s.FPU)
+	c.setRegisters(s)
 	c.nmiPending, c.nmiMasked = s.NMIPending || s.NMIInjected, s.NMIMasked
 	c.shadow = s.Shadow
 	if s.Activity > x86.StartsSIPI {
@@ -58,6 +42,7 @@ func (c *cpu) setState(s *x86.CPU) error {
 	}
 	c.activity, c.initPending = s.Activity, false
 	c.i, c.block, c.jumped, c.yield = 0, nil, false, false
+	c.stops = stops{}
 	if err := c.apic.SetState(s); err != nil {
 		return err
 	}
@@ -68,10 +53,7 @@ func (c *cpu) setState(s *x86.CPU) error {
 			return fmt.Errorf("soft: CPU %d: %w", c.index, err)
 		}
 	}
-	c.mode = 0
-	c.updateMode()
-	c.updatePrivilege()
-	c.flushTLB(true)
+	c.renew()
 	if s.Activity == x86.StartsSIPI {
 		c.activity = x86.WaitSIPI
 		c.sipi(s.SIPIVector)
@@ -103,5 +85,57 @@ func (c *cpu) restoreMSR(m x86.MSR) error {
 	if !c.writeMSR(m.Index, m.Value) {
 		return fmt.Errorf("register %#x does not take %#x", m.Index, m.Value)
 	}
+	return nil
+}
+
+// setRegisters replaces the registers, but for the local APIC and the MSRs.
+func (c *cpu) setRegisters(s *x86.CPU) {
+	copy(c.r[:16], s.GPR[:])
+	c.r[slotRIP], c.r[slotZero] = s.RIP, 0
+	c.seg = s.Seg
+	for i := range s.Seg {
+		c.r[slotES+i] = s.Seg[i].Base
+		c.seg[i].Base = 0
+	}
+	c.tr, c.ldt, c.gdt, c.idt = s.TR, s.LDT, s.GDT, s.IDT
+	c.cr0, c.cr2, c.cr3, c.cr4 = s.CR0, s.CR2, s.CR3, s.CR4
+	c.efer = s.EFER
+	c.dr, c.dr6, c.dr7 = s.DR, s.DR6, s.DR7
+	c.cpl = s.Seg[x86.SS].DPL
+	if c.cr0&x86.CR0PE == 0 {
+		c.cpl = 0
+	}
+	c.setRFLAGS(s.RFLAGS | x86.FlagReserved)
+	c.loadFPU(&s.FPU)
+}
+
+// renew follows from registers that were set behind the CPU's back.
+func (c *cpu) renew() {
+	c.mode = 0
+	c.updateMode()
+	c.updatePrivilege()
+	c.flushTLB(true)
+}
+
+// CPU takes the state of one CPU; SetCPU replaces its registers, but for those of
+// the local APIC and the MSRs. The engine must not be running.
+func (e *Engine) CPU(i int, s *x86.CPU) error {
+	if i < 0 || i >= len(e.cpus) {
+		return fmt.Errorf("soft: there is no CPU %d", i)
+	}
+	e.cpus[i].state(s)
+	return nil
+}
+
+// SetCPU replaces a CPU's registers.
+func (e *Engine) SetCPU(i int, s *x86.CPU) error {
+	if i < 0 || i >= len(e.cpus) {
+		return fmt.Errorf("soft: there is no CPU %d", i)
+	}
+	c := e.cpus[i]
+	c.setRegisters(s)
+	c.stops = stops{}
+	c.renew()
+	e.refreshDebug()
 	return nil
 }

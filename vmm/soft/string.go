@@ -117,6 +117,8 @@ func movsBulk(c *cpu, o *op, count uint64) uint64 {
 		return 0
 	}
 	copy(d, s)
+	c.touched(src, bytes, accessRead)
+	c.touched(dst, bytes, accessWrite)
 	c.r[x86.RSI] += bytes
 	c.r[x86.RDI] += bytes
 	return n
@@ -153,6 +155,7 @@ func stosBulk(c *cpu, o *op, count uint64) uint64 {
 			copy(d[k:], d[:k])
 		}
 	}
+	c.touched(dst, uint64(len(d)), accessWrite)
 	c.r[x86.RDI] += uint64(len(d))
 	return n
 }
@@ -196,12 +199,15 @@ func (c *cpu) pageForRead(a uint64) *page {
 	if e := &c.rd.entry[a>>pageShift%tlbEntries]; e.tag == a>>pageShift {
 		return e.page
 	}
+	if p := c.rd.watchedPage(a, 1); p != nil {
+		return p
+	}
 	p := c.engine.page(c.translate(a, accessRead, c.user()))
 	if c.aligned {
 		return nil // each element is looked at
 	}
 	if p != nil {
-		c.rd.insert(a, p, c.walked)
+		c.insert(c.rd, a, p)
 	}
 	return p
 }
@@ -210,11 +216,14 @@ func (c *cpu) pageForWrite(a uint64) *page {
 	if e := &c.wr.entry[a>>pageShift%tlbEntries]; e.tag == a>>pageShift {
 		return e.page
 	}
+	if p := c.wr.watchedPage(a, 1); p != nil {
+		return p
+	}
 	g := c.translate(a, accessWrite, c.user())
 	p := c.engine.page(g)
 	if p == nil || c.aligned || c.engine.code.pages[g>>pageShift] != nil {
 		return nil
 	}
-	c.wr.insert(a, p, c.walked)
+	c.insert(c.wr, a, p)
 	return p
 }

@@ -131,8 +131,7 @@ func opLmsw(c *cpu, o *op) {
 	c.writeCR0(c.cr0&^(bits&^x86.CR0PE) | uint64(c.word(o))&bits)
 }
 
-// Bits of the debug registers (SDM volume 3, 17.2). No breakpoint of DR7 is
-// acted upon: the registers only keep what is written to them.
+// Bits of the debug registers (SDM volume 3, 17.2).
 const (
 	dr6Ones = 0xffff_0ff0
 	dr6Bits = 0xe00f
@@ -186,6 +185,7 @@ func opMovToDR(c *cpu, o *op) {
 	default:
 		c.dr[n&3] = v
 	}
+	c.drChanged()
 }
 
 func opHlt(c *cpu, _ *op) {
@@ -580,6 +580,7 @@ func (c *cpu) initReset() {
 	c.cr0 = c.cr0&kept | s.CR0&^kept
 	c.cr2, c.cr3, c.cr4, c.efer = 0, 0, 0, 0
 	c.dr, c.dr6, c.dr7 = s.DR, s.DR6, s.DR7
+	c.drChanged()
 	c.cpl, c.shadow = 0, 0
 	c.nmiPending, c.nmiMasked = false, false
 	c.apic.INIT()

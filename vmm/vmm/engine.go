@@ -12,7 +12,7 @@ import (
 // Engine runs the CPUs of one machine and keeps their interrupt controllers.
 type Engine interface {
 	// Run runs every CPU until ctx is done, which is no error, or until one
-	// can't go on: the error then is an *x86.Stuck. When it returns, no CPU runs.
+	// can't go on: the error then is an *x86.Stuck, or the *x86.Trap of SetDebug. When it returns, no CPU runs.
 	Run(ctx context.Context) error
 	// Stop is called by a device, in an access or event, when the run's context
 	// is done: the guest executes nothing more, if the engine can help it.
@@ -21,6 +21,13 @@ type Engine interface {
 	// not be running.
 	State() (*x86.State, error)
 	SetState(*x86.State) error
+	// CPU gives the state of one CPU, and SetCPU replaces its registers, but for
+	// those of the local APIC and the MSRs. The engine must not be running.
+	CPU(i int, s *x86.CPU) error
+	SetCPU(i int, s *x86.CPU) error
+	// SetDebug has the next runs end where d says, nil for nowhere, each with an
+	// *x86.Trap. The engine must not be running.
+	SetDebug(d *x86.Debug) error
 	// SetIRQ drives an input of the I/O APIC.
 	SetIRQ(gsi uint32, level bool) error
 	// SignalMSI delivers a message-signalled interrupt. An error is about the

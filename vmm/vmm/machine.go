@@ -276,6 +276,9 @@ func (m *Machine) Run(ctx context.Context) (Stop, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.cancel = nil
+	if _, ok := err.(*x86.Trap); ok && m.stop != Paused {
+		err = nil // the end of the guest is the end
+	}
 	return m.stop, errors.Join(err, m.broken)
 }
 
