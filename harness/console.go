@@ -20,8 +20,10 @@ type Console struct {
 	returned  bool     // a carriage return is the last that came
 	tail      []string // the last lines that are
 	panic     string
-	ended     bool   // the last line of a panic was seen
-	complaint string // the first line in which the kernel complained
+	ended     bool          // the last line of a panic was seen
+	complaint string        // the first line in which the kernel complained
+	splat     []string      // what it printed from there on, or from a little before
+	answered  chan struct{} // closed when the kernel has obeyed a SysRq key
 }
 
 const (
@@ -29,8 +31,9 @@ const (
 	// memory. Of longer ones the end is kept: kernel messages come after what a
 	// program left without a newline, and are far shorter (panic's has 1024
 	// bytes at most).
-	maxLine   = 4096
-	tailLines = 40
+	maxLine    = 4096
+	tailLines  = 40
+	splatLines = 200
 )
 
 // What kernel/panic.c prints, since 2.6 at the start of a panic and since 3.11
@@ -39,6 +42,11 @@ const (
 var (
 	panicStart = []byte("Kernel panic - not syncing: ")
 	panicEnd   = []byte("---[ end Kernel panic")
+)
+
+var (
+	cutHere = []byte("[ cut here ]") // above a WARN, which says nothing else that is its own
+	sysRq   = []byte("sysrq: ")      // drivers/tty/sysrq.c, before it obeys a key
 )
 
 // Write takes what the guest prints.
@@ -103,11 +111,38 @@ func (c *Console) look(limit int) (panicEnded bool) {
 
 // keep puts the line, which has ended, into the tail.
 func (c *Console) keep() {
+	if c.complaint != "" && len(c.splat) < splatLines {
+		if before := len(c.tail) - 1; len(c.splat) == 0 && before >= 0 && bytes.Contains([]byte(c.tail[before]), cutHere) {
+			c.splat = append(c.splat, c.tail[before])
+		}
+		c.splat = append(c.splat, string(c.line))
+	}
+	if c.answered != nil && bytes.Contains(c.line, sysRq) {
+		close(c.answered)
+		c.answered = nil
+	}
 	if len(c.tail) == tailLines {
 		c.tail = append(c.tail[:0], c.tail[1:]...)
 	}
 	c.tail = append(c.tail, string(c.line))
 	c.line = c.line[:0]
+}
+
+// Splat is what the kernel printed from its first complaint on, at most
+// splatLines lines.
+func (c *Console) Splat() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]string(nil), c.splat...)
+}
+
+// sysRqAnswer gives a channel that is closed when the kernel obeys the next SysRq
+// key.
+func (c *Console) sysRqAnswer() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answered = make(chan struct{})
+	return c.answered
 }
 
 // Panic is the reason of the kernel's panic, empty if there was none.

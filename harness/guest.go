@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -51,17 +52,17 @@ const (
 	linesAhead = 1024
 )
 
-// Start boots a guest and waits, for o.BootTime at most, until its agent says
-// hello. The error of a boot that failed is a *Failure.
-func Start(ctx context.Context, o Options) (*Guest, error) {
-	g := &Guest{host: o.Host, output: o.Output, lines: make(chan string, linesAhead), ended: make(chan struct{})}
+// start boots a guest and waits, for o.BootTime at most, until its agent says
+// hello. Where it does not, failed is the result that says so.
+func start(ctx context.Context, o Options) (g *Guest, failed *Result, err error) {
+	g = &Guest{host: o.Host, output: o.Output, lines: make(chan string, linesAhead), ended: make(chan struct{})}
 	ctx, g.cancel = context.WithCancel(ctx)
 	g.console = &Console{Output: o.Console, OnPanic: g.cancel}
 	agent := &lineSplitter{lines: g.lines, enough: ctx.Done()}
 	m, err := o.Machine([2]io.Writer{g.console, agent})
 	if err != nil {
 		g.cancel()
-		return nil, err
+		return nil, nil, err
 	}
 	g.machine = m
 	m.Converse(1)
@@ -71,19 +72,31 @@ func Start(ctx context.Context, o Options) (*Guest, error) {
 		m.Flush(1)
 		close(g.ended)
 	}()
-	late := time.NewTimer(o.BootTime)
-	defer late.Stop()
+	late := newBound(g, o.BootTime)
+	defer late.stop()
 	for {
-		line, err := g.next(late.C)
+		line, err := g.next(late.late)
 		if err == nil && line == hello {
-			return g, nil
+			return g, nil, nil
 		}
-		if says, ok := strings.CutPrefix(line, trouble); ok && err == nil {
-			err = fmt.Errorf("the guest's agent says: %s", says)
+		switch says, troubled := strings.CutPrefix(line, trouble); {
+		case errors.Is(err, errLate):
+			failed = g.failure(guestProgram, KindBoot, "no agent answers "+strings.TrimPrefix(late.why(o.BootTime), "no result "))
+		case err != nil:
+			failed = g.failure(guestProgram, g.lostKind(), err.Error())
+			if failed.Kind == KindPowerOff {
+				failed.Kind = KindBoot
+			}
+		case troubled:
+			failed = g.failure(guestProgram, KindBoot, "the guest's agent says: "+says)
+			if strings.Contains(says, "does not load") {
+				failed.Kind = KindModule
+			}
+		default:
+			continue // of before it was there
 		}
-		if err != nil {
-			return nil, errors.Join(g.failure("boot", err), g.Close())
-		}
+		failed.Check = "boot"
+		return nil, failed, g.Close()
 	}
 }
 
@@ -107,6 +120,16 @@ func (g *Guest) next(late <-chan time.Time) (string, error) {
 		return "", g.ending()
 	case <-late:
 		return "", errLate
+	}
+}
+
+// gone is whether the guest has ended.
+func (g *Guest) gone() bool {
+	select {
+	case <-g.ended:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -141,19 +164,19 @@ func (g *Guest) send(line string, late <-chan time.Time) error {
 	}
 }
 
-// List asks which tests there are.
+// List asks which programs there are.
 func (g *Guest) List(answerTime time.Duration) ([]string, error) {
-	late := time.NewTimer(answerTime)
-	defer late.Stop()
-	if err := g.send("list", late.C); err != nil {
-		return nil, g.failure("list", err)
+	late := newBound(g, answerTime)
+	defer late.stop()
+	if err := g.send("list", late.late); err != nil {
+		return nil, fmt.Errorf("list: %w", err)
 	}
 	count := -1
 	var names []string
 	for len(names) != count {
-		line, err := g.next(late.C)
+		line, err := g.next(late.late)
 		if err != nil {
-			return nil, g.failure("list", err)
+			return nil, fmt.Errorf("list: %w", err)
 		}
 		if n, ok := strings.CutPrefix(line, "tests "); ok && count < 0 {
 			if count, err = strconv.Atoi(n); err == nil && count >= 0 {
@@ -163,97 +186,39 @@ func (g *Guest) List(answerTime time.Duration) ([]string, error) {
 			names = append(names, name)
 			continue
 		}
-		return nil, g.failure("list", fmt.Errorf("the agent answered %q", line))
+		return nil, fmt.Errorf("list: the agent answered %q", line)
 	}
 	return names, nil
 }
 
-// Run has the guest run a test and judges it: by its own result, by the
-// kernel's log meanwhile, and by the time it took. alive is false when the
-// guest can't be used again.
-func (g *Guest) Run(name string, testTime time.Duration) (r Result, alive bool) {
-	r.Name = name
-	start := time.Now()
-	late := time.NewTimer(testTime)
-	defer late.Stop()
-	var results ktap
-	r.Err, alive = g.conduct(&r, &results, late.C)
-	if errors.Is(r.Err, errLate) {
-		r.Err = fmt.Errorf("no result after %v", testTime)
-	}
-	if g.host != nil {
-		if err := g.host.End(); err != nil && !r.Skipped {
-			r.Err = join(r.Err, err)
-		}
-	}
-	r.Time = time.Since(start)
-	// The console is another cable: what the kernel said of the test comes
-	// before the verdict only if it is waited for.
-	g.machine.Flush(0)
-	if complaint := g.console.Complaint(); complaint != "" {
-		// The kernel's word counts more than the test's, and its state is not to
-		// be trusted any more.
-		alive = false
-		if r.Err == nil {
-			r.Err = fmt.Errorf("the kernel's log says: %s", complaint)
-		} else {
-			r.Err = fmt.Errorf("the kernel's log says: %s; the test: %w", complaint, r.Err)
-		}
-	}
-	if r.Err != nil {
-		r.Err = g.failure(name, r.Err)
-	}
-	return r, alive
-}
+// checkName is the name of a check, as far as it can be asked for.
+var checkName = regexp.MustCompile(`^[A-Za-z0-9_.+-]+$`)
 
-// conduct has the agent run the test and reads its report. It fills in what the
-// test printed, and tells whether the agent came to the report's end.
-func (g *Guest) conduct(r *Result, results *ktap, late <-chan time.Time) (err error, alive bool) {
-	program, words := command(r.Name)
-	if err := g.send("run "+words, late); err != nil {
-		return err, false
+// checks asks a program which checks it has, with the argument --list. One that
+// does not answer with names, one in a line, does not tell checks apart: nil.
+func (g *Guest) checks(program string, answerTime time.Duration) (names []string) {
+	late := newBound(g, answerTime)
+	defer late.stop()
+	if g.send("run "+program+" --list", late.late) != nil {
+		return nil // the run will tell
 	}
+	lists := true
 	for {
-		line, err := g.next(late)
+		line, err := g.next(late.late)
 		if err != nil {
-			return err, false
+			return nil
 		}
-		rest, own := strings.CutPrefix(line, "  ")
+		name, own := strings.CutPrefix(line, "  ")
 		switch {
 		case own:
-			r.print(rest)
-			if g.output != nil {
-				fmt.Fprintf(g.output, "  | %s\n", rest) // what can't be shown is in the result
-			}
-			results.read(rest)
-			if ask, ok := strings.CutPrefix(rest, asks); ok {
-				if err := g.send(answers+g.answer(ask), late); err != nil {
-					return err, false
-				}
-			}
-		case line == "KTAP version 1" || line == "1..1":
-		case line == "ok 1 "+program:
-			return results.passed(), true
-		case line == "ok 1 "+program+" # SKIP":
-			r.Skipped = true
-			return results.skipped(), true
-		case strings.HasPrefix(line, "not ok 1 "+program+" # "):
-			ending := strings.TrimPrefix(line, "not ok 1 "+program+" # ")
-			if len(results.failed) > 0 {
-				ending += ", failed: " + strings.Join(results.failed, ", ")
-			}
-			return errors.New(ending), true
-		default:
-			return fmt.Errorf("the agent answered %q", line), false
+			lists = lists && checkName.MatchString(name)
+			names = append(names, name)
+		case line == "ok 1 "+program && lists:
+			return names
+		case strings.HasPrefix(line, "ok 1 ") || strings.HasPrefix(line, "not ok 1 ") || strings.HasPrefix(line, trouble):
+			return nil
 		}
 	}
-}
-
-// command is the program and the words of a run of a test: NAME/CHECK/CHECK is
-// program NAME with the checks as arguments.
-func command(test string) (program, words string) {
-	names := strings.Split(test, "/")
-	return names[0], strings.Join(names, " ")
 }
 
 // answer has the host do what a test asks for. It gives the line for the test.
@@ -274,38 +239,36 @@ func (g *Guest) answer(ask string) string {
 	return text[:min(len(text), maxAnswer)]
 }
 
-// join is both errors in one line.
-func join(first, second error) error {
-	if first == nil {
-		return second
+// powerOff ends the guest in an orderly way and judges that as well: nil, or the
+// result that says what was wrong.
+func (g *Guest) powerOff(answerTime time.Duration) (failed *Result) {
+	late := newBound(g, answerTime)
+	defer late.stop()
+	wrong := func(kind Kind, format string, a ...any) *Result {
+		r := g.failure(guestProgram, kind, fmt.Sprintf(format, a...))
+		r.Check = "shutdown"
+		return r
 	}
-	return fmt.Errorf("%w; %w", first, second)
-}
-
-// PowerOff ends the guest in an orderly way and judges that as well.
-func (g *Guest) PowerOff(answerTime time.Duration) error {
-	late := time.NewTimer(answerTime)
-	defer late.Stop()
-	if err := g.send("poweroff", late.C); err != nil {
-		return g.failure("power off", err)
+	if err := g.send("poweroff", late.late); err != nil {
+		return wrong(KindSilent, "%v", err)
 	}
 	for {
 		g.machine.Listen()
 		select {
 		case line := <-g.lines:
 			if line != bye {
-				return g.failure("power off", fmt.Errorf("the agent answered %q", line))
+				return wrong(KindLeak, "%s", strings.TrimPrefix(line, trouble))
 			}
 		case <-g.ended:
-			if g.stop != vmm.PowerOff || g.err != nil || g.console.Panic() != "" {
-				return g.failure("power off", g.ending())
-			}
-			if c := g.console.Complaint(); c != "" {
-				return g.failure("power off", fmt.Errorf("the kernel's log says: %s", c))
+			switch c := g.console.Complaint(); {
+			case g.stop != vmm.PowerOff || g.err != nil || g.console.Panic() != "":
+				return wrong(g.lostKind(), "%v", g.ending())
+			case c != "":
+				return wrong(KindKernel, "the kernel's log says: %s", c)
 			}
 			return nil
-		case <-late.C:
-			return g.failure("power off", fmt.Errorf("the guest is still up after %v", answerTime))
+		case <-late.late:
+			return wrong(KindSilent, "the guest is still up after %v", answerTime)
 		}
 	}
 }
@@ -317,22 +280,9 @@ func (g *Guest) Close() error {
 	return g.machine.Close()
 }
 
-// Failure is why a test or a step of a guest's life failed, and the end of what
-// the guest printed.
-type Failure struct {
-	What    string
-	Err     error
-	Console []string
-}
-
-func (f *Failure) Error() string { return f.What + ": " + f.Err.Error() }
-func (f *Failure) Unwrap() error { return f.Err }
-
-func (g *Guest) failure(what string, err error) error {
-	if errors.Is(err, errLate) {
-		err = errors.New("the guest's agent does not answer")
-	}
-	return &Failure{What: what, Err: err, Console: g.console.Tail()}
+// failure is a result with the end of what the guest printed.
+func (g *Guest) failure(program string, kind Kind, reason string) *Result {
+	return &Result{Program: program, Verdict: Failed, Kind: kind, Reason: reason, Splat: g.console.Splat(), Console: g.console.Tail()}
 }
 
 // lineSplitter makes lines of what the agent sends.

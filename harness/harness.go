@@ -1,9 +1,16 @@
 // Package harness runs guests for tests and judges them: it boots a machine,
-// talks to the agent in it, and makes a verdict of the test's own result, of
-// the kernel's log and of how the guest ended.
+// talks to the agent in it, and makes a verdict of what each test says of
+// itself, of the kernel's log and of how the guest ended.
+//
+// A test is a check of a program in the guest's /tests, and has the name
+// PROGRAM/CHECK; a program that does not tell checks apart is one test.
 //
 // It does not know how kernels, images or machines are made: its caller hands
-// it a function that makes one.
+// it a function that makes one. How results are shown is package report's.
+//
+// Where to look: harness.go decides what runs in which guest, guest.go is the
+// conversation with one, run.go judges the checks of a program, result.go is
+// what comes of it.
 package harness
 
 import (
@@ -11,196 +18,308 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
-
-// Result is the verdict on one test.
-type Result struct {
-	Name    string
-	Err     error // nil: passed, or skipped; else a *Failure
-	Skipped bool
-	Output  []string // what the test printed, the last lines if it was much
-	Time    time.Duration
-
-	dropped int // lines before Output
-}
-
-// outputLines is how many lines of a test's output are kept at least.
-const outputLines = 2000
-
-// print takes a line of the test's output.
-func (r *Result) print(line string) {
-	if len(r.Output) == 2*outputLines {
-		r.dropped += outputLines
-		r.Output = append(r.Output[:0], r.Output[outputLines:]...)
-	}
-	r.Output = append(r.Output, line)
-}
 
 // Options is what to run and how.
 type Options struct {
 	Machine Machine
-	// Tests are the names of the tests to run; none means all that the guest has.
-	// NAME/CHECK, or NAME/CHECK/CHECK..., runs these checks of a test alone.
+	// Tests are the tests to run: PROGRAM, PROGRAM/CHECK or PROGRAM/CHECK/CHECK...,
+	// which runs these checks together. None means all that the guest has.
 	Tests []string
+	// Select and Skip, unless nil, look at the tests' names: those are run which
+	// Select matches and Skip does not.
+	Select, Skip *regexp.Regexp
 	// Host, if not nil, does what tests ask for.
 	Host Host
-	// Alone has each test run in a guest of its own.
+	// Alone has each program run in a guest of its own.
 	Alone bool
-	// Judge, if not nil, is asked when the guest that ran a test has ended. Its
-	// error is why the test, if it was not skipped, has failed. It goes with Alone.
+	// Judge, if not nil, is asked when a guest that ran tests has ended: its error
+	// is a failure of the program that ran in it. It goes with Alone.
 	Judge func() error
 	// BootTime, TestTime and AnswerTime bound a boot, a test, and every other
-	// answer.
+	// answer, on the host's clock. On engine soft a test may also take no more
+	// than idleFactor times TestTime on the guest's.
 	BootTime, TestTime, AnswerTime time.Duration
-	// Report takes a line for each test and the failures' details.
-	Report io.Writer
+	// Reporter is told of everything.
+	Reporter Reporter
 	// Console, if not nil, takes what the guests print, and Output what the tests
 	// print, both as it comes.
 	Console, Output io.Writer
+	// Plan and Seed are noted in the results; Command gives the command that runs
+	// a test again.
+	Plan    string
+	Seed    uint64
+	Command func(test string) string
 }
 
-// Run runs the tests, all in one guest as long as it lives, and reports. It
-// ends with a line "N passed, N failed", with skipped tests named behind. The
-// error is not a test's: it says why the tests could not be run to the end.
-func Run(ctx context.Context, o Options) (results []Result, err error) {
-	var g *Guest
-	defer func() {
-		if g != nil {
-			err = errors.Join(err, g.Close())
-		}
-	}()
-	record := func(r Result) {
-		results = append(results, r)
-		report(o.Report, r)
+// unit is what one run of a program is to do.
+type unit struct {
+	program string
+	checks  []string // none: all that it has
+	// done is how many of its checks, where none are named, have been run in
+	// guests that are gone.
+	done int
+}
+
+// The results that are no test's, but of what a guest does before and after, have
+// this for their program.
+const guestProgram = "guest"
+
+// runner is a run in progress.
+type runner struct {
+	o       Options
+	guest   *Guest // nil: none is up
+	ran     []string
+	results []*Result
+}
+
+// Run runs the tests, all in one guest as long as it lives, and tells the
+// reporter. The error is not a test's: it says why the tests could not be run to
+// the end.
+func Run(ctx context.Context, o Options) (results []*Result, err error) {
+	r := &runner{o: o}
+	err = r.run(ctx)
+	if r.guest != nil {
+		err = errors.Join(err, r.guest.Close())
 	}
-	tests := o.Tests
-	for i := 0; i < len(tests) || len(tests) == 0; {
-		if g == nil {
-			g, err = Start(ctx, o)
-			var failed *Failure
-			if errors.As(err, &failed) && context.Cause(ctx) == nil {
-				// Without a guest there is nothing to run: one verdict says it.
-				record(Result{Name: "boot", Err: err})
-				err = nil
-				break
-			}
-			if err != nil {
-				return results, err
+	o.Reporter.Finished(r.results, err)
+	return r.results, err
+}
+
+func (r *runner) run(ctx context.Context) error {
+	var queue []unit
+	for _, name := range r.o.Tests {
+		words := strings.Split(name, "/")
+		queue = append(queue, unit{program: words[0], checks: words[1:]})
+	}
+	started := false
+	for {
+		if !started || len(queue) > 0 {
+			if up, err := r.up(ctx, queue); err != nil || !up {
+				return err
 			}
 		}
-		if len(tests) == 0 {
-			tests, err = g.List(o.AnswerTime)
-			if cause := context.Cause(ctx); cause != nil {
-				return results, cause
+		if !started {
+			var err error
+			if queue, err = r.chosen(queue); err != nil {
+				return r.cause(ctx, err)
 			}
-			if err != nil {
-				record(Result{Name: "list", Err: err})
-				err = nil
-				break
-			}
-			if len(tests) == 0 {
-				return results, errors.New("the guest has no tests in /tests")
-			}
-			continue
+			r.o.Reporter.Started(size(queue))
+			started = true
 		}
-		r, alive := g.Run(tests[i], o.TestTime)
+		if len(queue) == 0 {
+			return r.down(ctx)
+		}
+		u := queue[0]
+		queue = queue[1:]
+		if u.done > 0 {
+			// Which are left, is asked only now: nobody wanted to know before.
+			checks := r.guest.checks(u.program, r.o.AnswerTime)
+			if len(checks) <= u.done {
+				r.notRun([]unit{{program: u.program}}, "the checks behind the one that failed: it does not list them")
+				if r.guest.gone() { // by being asked
+					if err := r.close(); err != nil {
+						return err
+					}
+				}
+				continue
+			}
+			u = unit{program: u.program, checks: checks[u.done:]}
+		}
+		r.ran = append(r.ran, u.program)
+		alive, left := r.guest.run(u, &r.o, r.done)
 		if cause := context.Cause(ctx); cause != nil {
-			summary(o.Report, results)
-			return results, cause
+			r.notRun(slices.Insert(queue, 0, left...), "interrupted")
+			return cause
 		}
-		i++
-		if alive && (o.Alone || i == len(tests)) {
-			// The last test answers for the way the guest ends.
-			if err := g.PowerOff(o.AnswerTime); err != nil && r.Err == nil {
-				r.Err = err
+		queue = slices.Insert(queue, 0, left...)
+		switch {
+		case !alive:
+			if err := r.close(); err != nil {
+				return err
 			}
-			alive = false
-		}
-		var closeErr error
-		if !alive {
-			ended := g
-			g = nil
-			closeErr = ended.Close()
-			if o.Judge != nil && !r.Skipped {
-				r.Err = ended.judged(r, o.Judge())
+		case r.o.Alone || len(queue) == 0:
+			if err := r.down(ctx); err != nil {
+				return err
+			}
+			if len(queue) == 0 {
+				return nil
 			}
 		}
-		record(r)
-		if closeErr != nil {
-			return results, closeErr
-		}
-	}
-	summary(o.Report, results)
-	return results, err
-}
-
-// judged is the test's error with the judge's verdict, if there is one.
-func (g *Guest) judged(r Result, verdict error) error {
-	var f *Failure
-	switch {
-	case verdict == nil:
-		return r.Err
-	case errors.As(r.Err, &f):
-		return &Failure{What: f.What, Err: join(f.Err, verdict), Console: f.Console}
-	}
-	return g.failure(r.Name, verdict)
-}
-
-func report(w io.Writer, r Result) {
-	var f *Failure
-	switch {
-	case r.Err == nil && r.Skipped:
-		fmt.Fprintf(w, "skipped  %s (%.2f s)\n", r.Name, r.Time.Seconds())
-		for _, line := range r.Output {
-			fmt.Fprintf(w, "  | %s\n", line)
-		}
-	case r.Err == nil:
-		fmt.Fprintf(w, "passed   %s (%.2f s)\n", r.Name, r.Time.Seconds())
-	case errors.As(r.Err, &f):
-		fmt.Fprintf(w, "FAILED   %s: %v\n", r.Name, f.Err)
-		if r.dropped > 0 {
-			fmt.Fprintf(w, "  | (%d lines before)\n", r.dropped)
-		}
-		for _, line := range r.Output {
-			fmt.Fprintf(w, "  | %s\n", line)
-		}
-		fmt.Fprintf(w, "  the last lines of the console:\n")
-		for _, line := range f.Console {
-			fmt.Fprintf(w, "  > %s\n", line)
-		}
-	default:
-		fmt.Fprintf(w, "FAILED   %s: %v\n", r.Name, r.Err)
 	}
 }
 
-// Failed counts the tests that failed.
-func Failed(results []Result) int {
-	n := 0
-	for _, r := range results {
-		if r.Err != nil {
-			n++
+// up boots a guest if there is none. Without one, there is nothing to run: one
+// result says it.
+func (r *runner) up(ctx context.Context, queue []unit) (bool, error) {
+	if r.guest != nil {
+		return true, nil
+	}
+	g, failed, err := start(ctx, r.o)
+	if cause := context.Cause(ctx); cause != nil {
+		r.notRun(queue, "interrupted")
+		return false, cause
+	}
+	if err != nil {
+		return false, err
+	}
+	if failed != nil {
+		r.done(failed)
+		r.notRun(queue, "no guest came up for it")
+		return false, nil
+	}
+	r.guest = g
+	return true, nil
+}
+
+// down ends the guest in an orderly way, which is judged as well.
+func (r *runner) down(ctx context.Context) error {
+	if r.guest == nil {
+		return nil
+	}
+	failed := r.guest.powerOff(r.o.AnswerTime)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if failed != nil {
+		if len(r.ran) > 0 {
+			failed.Reason += " (it ran " + strings.Join(slices.Compact(r.ran), ", ") + ")"
 		}
+		r.done(failed)
+	}
+	return r.close()
+}
+
+// close is for a guest that has ended, or is to.
+func (r *runner) close() error {
+	g := r.guest
+	r.guest = nil
+	err := g.Close()
+	if r.o.Judge != nil && len(r.ran) > 0 {
+		if verdict := r.o.Judge(); verdict != nil {
+			r.done(g.failure(r.ran[len(r.ran)-1], KindInvalid, verdict.Error()))
+		}
+	}
+	r.ran = nil
+	return err
+}
+
+// done takes a result.
+func (r *runner) done(result *Result) {
+	result.Plan, result.Seed = r.o.Plan, r.o.Seed
+	if result.Verdict == Failed && r.o.Command != nil {
+		name := result.Name()
+		if result.Program == guestProgram {
+			name = ""
+		}
+		result.Command = r.o.Command(name)
+	}
+	r.results = append(r.results, result)
+	r.o.Reporter.Done(result)
+}
+
+// notRun has all results that are still to come be none.
+func (r *runner) notRun(queue []unit, why string) {
+	for _, u := range queue {
+		names := u.checks
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		for _, check := range names {
+			r.results = append(r.results, &Result{Program: u.program, Check: check, Verdict: NotRun, Reason: why, Plan: r.o.Plan, Seed: r.o.Seed})
+		}
+	}
+}
+
+// cause is err unless it is only what an interruption looks like.
+func (r *runner) cause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// chosen gives the units to run. What the guest has is asked where that matters.
+func (r *runner) chosen(queue []unit) ([]unit, error) {
+	if len(queue) == 0 {
+		programs, err := r.guest.List(r.o.AnswerTime)
+		if err != nil {
+			return nil, err
+		}
+		if len(programs) == 0 {
+			return nil, errors.New("the guest has no tests in /tests")
+		}
+		for _, p := range programs {
+			queue = append(queue, unit{program: p})
+		}
+	} else if r.o.Select == nil && r.o.Skip == nil {
+		return queue, nil
+	}
+	var chosen []unit
+	for _, u := range queue {
+		if len(u.checks) == 0 {
+			u.checks = r.guest.checks(u.program, r.o.AnswerTime)
+		}
+		if len(u.checks) == 0 && r.wanted(u.program) {
+			chosen = append(chosen, u)
+		}
+		u.checks = slices.DeleteFunc(u.checks, func(c string) bool { return !r.wanted(u.program + "/" + c) })
+		if len(u.checks) > 0 {
+			chosen = append(chosen, u)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no test is left: none matches: `fifovm test --list` lists them")
+	}
+	return chosen, nil
+}
+
+func (r *runner) wanted(name string) bool {
+	return (r.o.Select == nil || r.o.Select.MatchString(name)) && (r.o.Skip == nil || !r.o.Skip.MatchString(name))
+}
+
+// size is how many tests there are, as far as is known.
+func size(queue []unit) (n int) {
+	for _, u := range queue {
+		n += max(len(u.checks), 1)
 	}
 	return n
 }
 
-// Passed counts the tests that passed.
-func Passed(results []Result) int {
-	n := 0
-	for _, r := range results {
-		if r.Err == nil && !r.Skipped {
-			n++
+// List boots a guest and gives the names of its tests that are chosen.
+func List(ctx context.Context, o Options) (names []string, err error) {
+	r := &runner{o: o}
+	g, failed, err := start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, r.cause(ctx, errors.New(failed.Name()+": "+failed.Reason))
+	}
+	defer func() { err = errors.Join(err, g.Close()) }()
+	r.guest = g
+	var queue []unit
+	for _, name := range o.Tests {
+		words := strings.Split(name, "/")
+		queue = append(queue, unit{program: words[0], checks: words[1:]})
+	}
+	if queue, err = r.chosen(queue); err != nil {
+		return nil, r.cause(ctx, err)
+	}
+	for _, u := range queue {
+		if len(u.checks) == 0 {
+			u.checks = g.checks(u.program, o.AnswerTime)
+		}
+		if len(u.checks) == 0 {
+			names = append(names, u.program)
+		}
+		for _, c := range u.checks {
+			names = append(names, u.program+"/"+c)
 		}
 	}
-	return n
-}
-
-func summary(w io.Writer, results []Result) {
-	passed, failed := Passed(results), Failed(results)
-	fmt.Fprintf(w, "%d passed, %d failed", passed, failed)
-	if skipped := len(results) - passed - failed; skipped > 0 {
-		fmt.Fprintf(w, ", %d skipped", skipped)
-	}
-	fmt.Fprintln(w)
+	return names, nil
 }

@@ -27,45 +27,62 @@ type ktap struct {
 	hasPlan    bool
 }
 
-// read reads a line that a test printed. Subtests of checks are indented and so
-// not looked at: their check tells their result.
-func (k *ktap) read(line string) {
+// check is the result of one check.
+type check struct {
+	name    string // its number where it has none
+	verdict Verdict
+	reason  string // behind SKIP
+}
+
+// read reads a line that a test printed, and gives the result that it is, nil
+// where it is none. Subtests of checks are indented and so not looked at: their
+// check tells their result.
+func (k *ktap) read(line string) *check {
 	if m := ktapPlan.FindStringSubmatch(line); m != nil && !k.hasPlan {
 		n, err := strconv.Atoi(m[1])
 		if err != nil {
 			k.complain(line)
 		}
 		k.hasPlan, k.planned = true, n
-		return
+		return nil
 	}
 	if strings.HasPrefix(line, "Bail out!") {
 		k.complain(line)
-		return
+		return nil
 	}
 	m := ktapResult.FindStringSubmatch(line)
 	if m == nil {
-		return
+		return nil
 	}
 	k.seen++
 	if m[2] != strconv.Itoa(k.seen) {
 		k.complain(line)
 	}
-	name := m[3]
+	c := &check{name: m[3]}
 	directive := ""
-	if d := ktapDirective.FindStringSubmatchIndex(name); d != nil {
-		directive, name = name[d[2]:d[3]], name[:d[0]]
+	if d := ktapDirective.FindStringSubmatchIndex(c.name); d != nil {
+		directive = c.name[d[2]:d[3]]
+		c.reason, c.name = strings.TrimLeft(c.name[d[3]:], ": "), c.name[:d[0]]
 	}
-	name, _, _ = strings.Cut(name, " # ") // a diagnosis
+	name, diagnosis, _ := strings.Cut(c.name, " # ")
+	if c.name = name; c.reason == "" {
+		c.reason = diagnosis
+	}
+	if c.name == "" {
+		c.name = strconv.Itoa(k.seen)
+	}
 	switch {
 	case directive == "SKIP":
+		c.verdict = Skipped
 	case m[1] == "":
 		k.passes++
 	case directive == "":
-		if name == "" {
-			name = m[2]
-		}
-		k.failed = append(k.failed, name)
+		c.verdict = Failed
+		k.failed = append(k.failed, c.name)
+	default: // TODO and XFAIL: known not to work, and so no news
+		c.verdict, c.reason = Skipped, strings.TrimSpace("known to fail: "+c.reason)
 	}
+	return c
 }
 
 func (k *ktap) complain(line string) {

@@ -297,65 +297,158 @@ func TestReboot(t *testing.T) {
 // its time.
 const forever = "1000000000"
 
+// nobody is a reporter who tells nothing.
+type nobody struct{}
+
+func (nobody) Started(int)               {}
+func (nobody) Running(string)            {}
+func (nobody) Done(*Result)              {}
+func (nobody) Finished([]*Result, error) {}
+
+// told is a result in a line.
+func told(r *Result) string {
+	s := r.Verdict.String() + " " + r.Name()
+	if r.Kind != "" {
+		s += ": " + string(r.Kind)
+	}
+	if r.Where != "" {
+		s += ": " + r.Where
+	}
+	if r.Reason != "" {
+		s += ": " + r.Reason
+	}
+	return s
+}
+
+// compareResults wants results that begin as the lines of want do.
+func compareResults(t *testing.T, results []*Result, want ...string) {
+	t.Helper()
+	for i, r := range results {
+		if i >= len(want) || !strings.HasPrefix(told(r), want[i]) {
+			t.Errorf("result %d: %s", i, told(r))
+		}
+		if r.Verdict == Failed && r.Program != "nothing" && len(r.Console) == 0 {
+			t.Errorf("%s has nothing of the console", r.Name())
+		}
+	}
+	if len(results) != len(want) || t.Failed() {
+		t.Errorf("%d results, want these %d:\n%s", len(results), len(want), strings.Join(want, "\n"))
+	}
+}
+
 // TestVerdicts plants failures in the guest and looks at what is said of them.
 func TestVerdicts(t *testing.T) {
 	engine := engine(t)
 	kernel := defaultKernel(t)
+	const passes = "passed next/it"
 	for _, test := range []struct {
-		name   string
-		files  []initramfs.File
-		words  string
-		passed int
-		reason string // of the failure; empty: there is none
+		name     string
+		script   string // of the program "bad", behind which "next" is run
+		words    string
+		want     []string
+		silent   bool // it takes a bound to find out
+		oneGuest bool // what is behind is run in the same
 	}{
-		{name: "passes", passed: 1},
-		{name: "init that ends", words: "rdinit=/bbin/true", reason: "kernel panic: Attempted to kill init!"},
-		{name: "init that says nothing", words: "loglevel=7 rdinit=/bbin/sleep -- " + forever, reason: "the guest's agent does not answer"},
-		{name: "test that fails", files: []initramfs.File{script("/tests/boot", "echo not ok 1 thing; false")}, reason: "exit status 1, failed: thing"},
-		{name: "test that tests nothing", files: []initramfs.File{script("/tests/boot", "true")}, reason: "without a plan"},
-		{name: "test that powers off", files: []initramfs.File{script("/tests/boot", "poweroff")}, reason: "the guest ended by power off"},
-		{name: "test that logs a warning", files: []initramfs.File{script("/tests/boot", `echo 1..1; echo "<4>WARNING: planted" > /dev/kmsg; echo ok 1 thing`)}, reason: "the kernel's log says: "},
-		{name: "test that fails with a warning", files: []initramfs.File{script("/tests/boot", `echo "<4>WARNING: planted" > /dev/kmsg; false`)}, reason: "planted; the test: exit status 1"},
-		{name: "test that hangs", files: []initramfs.File{script("/tests/boot", "sleep "+forever)}, reason: "no result after "},
+		{name: "passes", script: pass, want: []string{"passed bad/it", passes}, oneGuest: true},
+		{name: "init that ends", words: "rdinit=/bbin/true", want: []string{"failed guest/boot: kernel panic: kernel panic: Attempted to kill init!",
+			"not run bad: no guest came up for it", "not run next: no guest"}},
+		{name: "init that says nothing", words: "loglevel=7 rdinit=/bbin/sleep -- " + forever, silent: true,
+			want: []string{"failed guest/boot: boot failed: no agent answers after", "not run bad", "not run next"}},
+		{name: "an assertion", script: "echo 1..2; echo ok 1 a; echo '# bad.c:7: got 5'; echo '# more'; echo not ok 2 b; false",
+			want: []string{"passed bad/a", "failed bad/b: assertion: bad.c:7: got 5", passes}, oneGuest: true},
+		{name: "a failure without a place", script: "echo 1..1; echo '# why'; echo not ok 1 b; false",
+			want: []string{"failed bad/b: assertion: why", passes}, oneGuest: true},
+		{name: "an assertion without checks", script: "echo '# bad.c:7: got 5'; exit 3",
+			want: []string{"failed bad: test crashed: bad.c:7: exit status 3: got 5", passes}, oneGuest: true},
+		{name: "tests nothing", script: "true", want: []string{"failed bad: test crashed: it ended well without a plan", passes}, oneGuest: true},
+		{name: "tests less than it says", script: "echo 1..3; echo ok 1 a; echo ok 2 b",
+			want: []string{"passed bad/a", "passed bad/b", "failed bad: test crashed: it ended well after 2 of 3 checks", passes}, oneGuest: true},
+		{name: "skips", script: "echo 1..2; echo ok 1 a; echo '# no card'; echo 'ok 2 b # SKIP'", want: []string{"passed bad/a", "skipped bad/b: no card", passes}, oneGuest: true},
+		{name: "is skipped", script: "echo '# no card'; exit 4", want: []string{"skipped bad: no card", passes}, oneGuest: true},
+		{name: "no such program", script: "", want: []string{"failed bad: test crashed: the agent answered", passes}},
+		{name: "dies of a signal", script: "echo 1..3; echo ok 1 a; kill -s 9 $$; sleep 5",
+			want: []string{"passed bad/a", "failed bad: test crashed: killed by signal 9", "not run bad", passes}, oneGuest: true},
+		{name: "powers off", script: "echo 1..3; echo ok 1 a; poweroff; sleep " + forever,
+			want: []string{"passed bad/a", "failed bad: guest ended early: the guest ended by power off", "not run bad: the checks behind", passes}},
+		{name: "a warning", script: `echo 1..2; echo ok 1 a; echo "<4>WARNING: planted" > /dev/kmsg; echo ok 2 b`,
+			want: []string{"passed bad/a", "failed bad/b: kernel report: the kernel's log says: [", passes}},
+		{name: "fails with a warning", script: `echo 1..1; echo "<4>WARNING: planted" > /dev/kmsg; echo not ok 1 b; false`,
+			want: []string{"failed bad/b: kernel report: the kernel's log says: [", passes}},
+		{name: "a panic", script: "echo 1..1; echo c > /proc/sysrq-trigger", want: []string{"failed bad: kernel panic: kernel panic: sysrq triggered crash", passes}},
+		{name: "hangs", script: "echo 1..2; echo ok 1 a; sleep " + forever, silent: true,
+			want: []string{"passed bad/a", "failed bad: hang in the test: no result after", passes}},
+		{name: "the agent hangs", script: "echo 1..1; kill -s 19 $PPID; sleep " + forever, silent: true,
+			want: []string{"failed bad: guest silent: no result after", passes}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			var report strings.Builder
 			// Of a silence, the end is the point.
-			bootTime, testTime := bootTime, bootTime
-			switch {
-			case strings.HasPrefix(test.reason, "no result"):
+			bootTime, testTime, boots := bootTime, bootTime, 0
+			if test.silent {
 				testTime = time.Second
-			case strings.HasSuffix(test.reason, "does not answer"):
+			}
+			if test.silent && test.words != "" {
 				bootTime = 5 * time.Second
+			}
+			files := []initramfs.File{script("/tests/next", pass)}
+			if test.script != "" {
+				files = append(files, script("/tests/bad", test.script))
 			}
 			results, err := Run(t.Context(), Options{
 				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+					boots++
 					return tryLoad(dir, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial}, kernel,
-						KernelWords+" fifovm.cpus=1 fifovm.memory=512 "+test.words, test.files...)
+						KernelWords+" fifovm.cpus=1 fifovm.memory=512 "+test.words, files...)
 				},
-				Tests:    []string{"boot"},
+				Tests:    []string{"bad", "next"},
 				BootTime: bootTime, TestTime: testTime, AnswerTime: bootTime,
-				Report: &report,
+				Reporter: nobody{},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(results) != 1 {
-				t.Fatalf("%d results, want 1:\n%s", len(results), &report)
-			}
-			if err := results[0].Err; test.reason == "" && err != nil || test.reason != "" && (err == nil || !strings.Contains(err.Error(), test.reason)) {
-				t.Errorf("verdict %v, want %q", err, test.reason)
-			}
-			if want := fmt.Sprintf("%d passed, %d failed\n", test.passed, 1-test.passed); !strings.HasSuffix(report.String(), want) {
-				t.Errorf("report does not end with %q:\n%s", want, &report)
-			}
-			if test.reason != "" && !strings.Contains(report.String(), "  > ") {
-				t.Errorf("report without the console's tail:\n%s", &report)
+			compareResults(t, results, test.want...)
+			if test.oneGuest && boots != 1 {
+				t.Errorf("%d guests", boots)
 			}
 		})
 	}
 }
+
+// TestInterrupted: what was done when the run is interrupted is told, and what was
+// not.
+func TestInterrupted(t *testing.T) {
+	engine := engine(t)
+	kernel := defaultKernel(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	because := errors.New("planted")
+	dir := t.TempDir()
+	results, err := Run(ctx, Options{
+		Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+			return tryLoad(dir, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial}, kernel, KernelWords,
+				script("/tests/good", pass), script("/tests/endless", "echo '# host: stop'; sleep "+forever))
+		},
+		Tests:    []string{"good", "endless", "good"},
+		Host:     stopper{func() { cancel(because) }},
+		BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
+		Reporter: nobody{},
+	})
+	if !errors.Is(err, because) {
+		t.Errorf("error %v", err)
+	}
+	if len(results) < 2 || told(results[0]) != "passed good/it" {
+		t.Fatalf("%d results", len(results))
+	}
+	if last := results[len(results)-1]; told(last) != "not run good: interrupted" {
+		t.Errorf("the last result: %s", told(last))
+	}
+}
+
+// stopper is a host that does one thing.
+type stopper struct{ stop func() }
+
+func (s stopper) Do(string) (string, error) { s.stop(); return "", nil }
+func (stopper) End() error                  { return nil }
 
 // TestMove takes the state out of a Linux guest, puts it into a new machine over
 // the same memory, and so on: at first while the kernel boots, then while a test

@@ -217,27 +217,28 @@ func TestVMTestGo(t *testing.T) {
 func TestVMTestGuest(t *testing.T) {
 	needBash(t)
 	const (
-		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
-		aio    = "passed   aio (1.00 s)\n1 passed, 0 failed\n"
-		quiet  = "FAILED   boot: the guest's agent does not answer\n  the last lines of the console:\n  > up\n0 passed, 1 failed\n"
-		failed = "FAILED   aio: exit status 1, failed: read\n  | not ok 1 read\n"
+		passed = "passed   boot/cpus (1.00 s)\n1 passed, 0 failed, 0 skipped\n"
+		aio    = "passed   aio/read (1.00 s)\nskipped  aio/write (0.00 s): no\n1 passed, 0 failed, 1 skipped\n"
+		quiet  = "FAILED   boot/cpus: no result after 5m0s; the guest's agent does not answer\n  the last lines of the console:\n  > up\n0 passed, 1 failed, 0 skipped\n"
+		none   = "^()$"
+		failed = "FAILED   aio/read: got 1\n  at aio.c:1\n  | not ok 1 read\n"
 	)
 	for _, tt := range []struct {
 		name   string
 		labs   []labRun
-		last   []string // test that each lab is to run
+		last   []string // what each lab is to leave out
 		status int
 	}{
-		{"passes", []labRun{{passed, 0}}, []string{"boot"}, 0},
-		{"the guest falls silent", []labRun{{quiet, 1}, {passed, 0}}, []string{"boot", "boot"}, 0},
-		{"the lab falls silent", []labRun{{silent, 123}, {passed, 0}}, []string{"boot", "boot"}, 0},
-		{"silent when one has passed", []labRun{{passed + silent, 123}, {aio, 0}}, []string{"boot", "aio"}, 0},
-		{"silent when all have passed", []labRun{{passed + aio + silent, 123}}, []string{"boot"}, 0},
-		{"three silences", []labRun{{quiet, 1}, {silent, 123}, {quiet, 1}}, []string{"boot", "boot", "boot"}, 1},
-		{"a test fails", []labRun{{failed, 1}}, []string{"boot"}, 1},
-		{"a silence and a failure", []labRun{{quiet + failed, 1}}, []string{"boot"}, 1},
-		{"a failure and a silence", []labRun{{failed + silent, 123}}, []string{"boot"}, 123},
-		{"no such file", []labRun{{"fifovm: no such file\n", 2}}, []string{"boot"}, 2},
+		{"passes", []labRun{{passed, 0}}, []string{none}, 0},
+		{"the guest falls silent", []labRun{{quiet, 1}, {passed, 0}}, []string{none, none}, 0},
+		{"the lab falls silent", []labRun{{silent, 123}, {passed, 0}}, []string{none, none}, 0},
+		{"silent when one has passed", []labRun{{passed + silent, 123}, {aio, 0}}, []string{none, "^(boot/cpus)$"}, 0},
+		{"silent when all have passed", []labRun{{passed + aio + silent, 123}, {passed, 0}}, []string{none, "^(boot/cpus|aio/read|aio/write)$"}, 0},
+		{"three silences", []labRun{{quiet, 1}, {silent, 123}, {quiet, 1}}, []string{none, none, none}, 1},
+		{"a test fails", []labRun{{failed, 1}}, []string{none}, 1},
+		{"a silence and a failure", []labRun{{quiet + failed, 1}}, []string{none}, 1},
+		{"a failure and a silence", []labRun{{failed + silent, 123}}, []string{none}, 123},
+		{"no such file", []labRun{{"fifovm: no such file\n", 2}}, []string{none}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status, output, calls := vmTest(t, tt.labs, "kvm", "6.12")
@@ -253,11 +254,13 @@ func TestVMTestEngine(t *testing.T) {
 	needBash(t)
 	const (
 		doctor = "fifovm doctor --engine kvm\n"
-		passed = "passed   boot (1.00 s)\n1 passed, 0 failed\n"
+		passed = "passed   boot/cpus (1.00 s)\n1 passed, 0 failed, 0 skipped\n"
 	)
 	guestWith := func(engine, kernel, cpus, seed, words, bound string) string {
+		report := filepath.Dir(kernel) + "-" + cpus + "-" + seed
 		return "fifovm test --engine " + engine + " --kernel build/kernel/" + kernel + " --initrd build/guest.cpio" +
-			" --cpus " + cpus + " --seed " + seed + " --device edu --device fifo --append " + words + " --timeout " + bound + "\n"
+			" --cpus " + cpus + " --seed " + seed + " --device edu --device fifo --append " + words + " --timeout " + bound +
+			" --junit build/vm-test/" + report + ".xml --artifacts build/vm-test/" + report + "\n"
 	}
 	guest := func(engine, kernel string) string {
 		return guestWith(engine, kernel, "1", "1", "a word", "5m")

@@ -62,6 +62,7 @@ type model struct {
 
 // attachment is what one --device asks for.
 type attachment struct {
+	text  string // the flag's value
 	model string
 	name  string // in fault plans and traces
 	slot  int
@@ -85,7 +86,7 @@ func (a *attachments) Set(text string) error {
 	if m == nil {
 		return fmt.Errorf("there is no device %q: want %s; see `fifovm devices`", words[0], strings.Join(names, " or "))
 	}
-	d := attachment{model: m.name}
+	d := attachment{text: text, model: m.name}
 	var o pflag.FlagSet
 	d.make = d.describe(&o, m)
 	for _, word := range words[1:] {
@@ -153,6 +154,29 @@ func (a *attachments) String() string {
 
 // Type is what help calls the value.
 func (a *attachments) Type() string { return "name[,option=value...]" }
+
+// GetSlice gives the values that were set. With Append and Replace it makes the
+// flag a pflag.SliceValue, one whose values are many.
+func (a *attachments) GetSlice() (values []string) {
+	for _, d := range *a {
+		values = append(values, d.text)
+	}
+	return values
+}
+
+// Append is Set.
+func (a *attachments) Append(text string) error { return a.Set(text) }
+
+// Replace sets all values anew.
+func (a *attachments) Replace(texts []string) error {
+	*a = nil
+	for _, text := range texts {
+		if err := a.Set(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // models are the devices by model, as a guest's test wants to know them.
 func (a attachments) models() string {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ type guest struct {
 
 func (g *guest) flags(f *pflag.FlagSet) {
 	g.memory, g.cpus, g.seed, g.set = 512<<20, 1, 1, f
-	f.StringVarP(&g.kernel, "kernel", "k", "", "boot the kernel in `file`: a vmlinux (ELF) or bzImage")
+	f.StringVarP(&g.kernel, "kernel", "k", "", "boot the kernel in `file`, a vmlinux (ELF) or bzImage; or one that make has built: 6.12, 6.1, debug, debian")
 	f.StringVarP(&g.initrd, "initrd", "i", "", "give the kernel the initial RAM disk in `file`: a cpio archive, compressed or not")
 	f.StringVarP(&g.append, "append", "a", "", "more `words` for the kernel's command line")
 	f.VarP(&g.memory, "memory", "m", "RAM, with M or G behind the number")
@@ -133,8 +134,61 @@ func (g *guest) open() (err error) {
 	if err := g.bench.open(); err != nil {
 		return err
 	}
-	g.image, err = boot.Open(g.kernel)
+	g.image, err = boot.Open(builtKernel(g.kernel))
 	return err
+}
+
+// defaults has the guest be the one that `make image` builds, where nothing else
+// was asked for: kernel 6.12, with the tests and one of each device.
+func (g *guest) defaults() error {
+	if g.kernel == "" {
+		g.kernel = "6.12"
+	}
+	if g.initrd == "" {
+		g.initrd = built("guest.cpio")
+	}
+	if !g.set.Changed("device") {
+		for i := range models {
+			if err := g.bench.devices.Set(models[i].name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// built is a file that make has built: in the build folder here, else in the
+// command's own.
+func built(name string) string {
+	path := filepath.Join("build", name)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	if self, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(self), name); exists(beside) {
+			return beside
+		}
+	}
+	return path
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// builtKernel is the file of a kernel that make has built, if name is one's and
+// no file's.
+func builtKernel(name string) string {
+	if strings.ContainsRune(name, filepath.Separator) || exists(name) {
+		return name
+	}
+	for _, file := range []string{"vmlinux", "vmlinuz"} {
+		if path := built(filepath.Join("kernel", name, file)); exists(path) {
+			return path
+		}
+	}
+	return name
 }
 
 // openInitrd gives the initial RAM disk and its file; nil for none.

@@ -80,7 +80,7 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	status, text := report(err)
+	status, text := outcome(err)
 	// Standard error may be as stuck as the terminal that the user left.
 	said := make(chan struct{})
 	go func() {
@@ -108,9 +108,9 @@ func cancelOnSignal(cancel context.CancelCauseFunc) {
 	cancel(&signalError{s})
 }
 
-// report gives the exit status of an error and what to say of it: one line, and
+// outcome gives the exit status of an error and what to say of it: one line, and
 // the details behind it.
-func report(err error) (status int, text string) {
+func outcome(err error) (status int, text string) {
 	status, detail := statusUsage, ""
 	var s *statusError
 	if errors.As(err, &s) {

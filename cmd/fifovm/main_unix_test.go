@@ -511,7 +511,7 @@ func TestReport(t *testing.T) {
 		{"signal", errors.Join(&signalError{syscall.SIGTERM}, errors.New("x")), 143, "fifovm: stopped by terminated\n"},
 		{"control characters", errors.New("\x1b[2Jé\a"), statusUsage, "fifovm: ?[2Jé?\n"},
 	} {
-		if status, text := report(test.err); status != test.status || text != test.text {
+		if status, text := outcome(test.err); status != test.status || text != test.text {
 			t.Errorf("%s: %d, %q; want %d, %q", test.name, status, text, test.status, test.text)
 		}
 	}

@@ -5,93 +5,293 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"fifovm/harness"
+	"fifovm/harness/report"
 	"fifovm/vmm/vmm"
 )
 
+// tests is what the flags of the test command say, but for the guest.
+type tests struct {
+	guest
+	verbose, list          bool
+	run, skip              pattern
+	repeat                 int
+	bootTime, testTime     time.Duration
+	junit, json, artifacts string
+}
+
 func testCommand() *cobra.Command {
-	var g guest
-	var verbose bool
-	var bootTime, testTime time.Duration
+	var t tests
 	c := &cobra.Command{
-		Use:   "test --kernel FILE --initrd FILE [flags] [TEST[/CHECK...]...]",
+		Use:   "test [flags] [PROGRAM[/CHECK...]...]",
 		Short: "Run tests in a guest and judge them",
 		Long: `Boots a guest whose image has the test agent (guest/agent) and programs in /tests, runs those that
-are named, or all, and judges each by its own result, by the kernel's log, and by the time it takes.
-TEST/CHECK runs one check of a test alone, and TEST/CHECK/CHECK two of them. The last line is "N passed, N failed", with ", N skipped" behind where some were.
+are named, or all, and judges each of their checks: by what it says itself, by the kernel's log, by the
+faults that it armed, by the time it takes, and by what is left when the driver is unloaded. A test is a
+check, PROGRAM/CHECK; PROGRAM/CHECK/CHECK runs two of them together. --run and --skip choose by regular
+expressions, --list lists what there is.
 
-With --fault each test has a guest of its own, in which faults count from the boot on. A test in which
-one never fired is invalid, and has failed. So is one that armed a fault itself (guest/agent/README.md)
+Without --kernel, --initrd and --device the guest is what ` + "`make vm-test`" + ` builds: kernel 6.12, the tests
+of the driver, and one of each device.
+
+A failure is told with its place, the kernel's report or the end of the console, and the command that
+runs it again. When a guest has died, the tests behind go on in a new one. The last line is
+"N passed, N failed, N skipped".
+
+With --fault each program has a guest of its own, in which faults count from the boot on. If one never
+fired, the run is invalid, and has failed. So has a test that armed a fault itself (guest/agent/README.md)
 which never fired. The trace of a second guest is in FILE-2, and so on.
 
 On engine soft a guest stands still while its host thinks: with the same files and flags a run is the
-same, tests included.
+same, tests included. --repeat repeats the tests with one seed after the other, and ends at the first
+repetition in which one fails.
 
 Exit status:
   0  all tests passed, or were skipped beside some that passed
-  1  a test failed, or a fault never fired in it
+  1  a test failed, a fault never fired, or a report could not be written
   2  wrong flags, files that can't be used, or a host that can't do it
-  128+N  ended by signal N`,
-		Example: `  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio
-  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio -c 4 boot
-  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio -v boot/clock
-  fifovm test -k build/kernel/6.12/vmlinux -i build/guest.cpio --device edu --fault "device:reset@3 on event" devices`,
-		RunE: func(c *cobra.Command, names []string) error {
-			if err := g.open(); err != nil {
-				return err
-			}
-			if err := g.chooseEngine(os.Stdout); err != nil {
-				return err
-			}
-			words := fmt.Sprintf("%s fifovm.cpus=%d fifovm.memory=%d fifovm.seed=%d", harness.KernelWords, g.cpus, g.memory>>20, g.seed)
-			if len(g.bench.devices) > 0 {
-				words += " fifovm.devices=" + g.bench.devices.models()
-			}
-			o := harness.Options{
-				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
-					if err := g.bench.finish(); err != nil { // the guest before this one
-						return nil, err
-					}
-					return g.machine(words, serial)
-				},
-				Tests:      names,
-				Host:       &g.bench.host,
-				BootTime:   bootTime,
-				TestTime:   testTime,
-				AnswerTime: testTime,
-				Report:     os.Stdout,
-			}
-			if len(g.bench.faults) > 0 {
-				o.Alone = true
-				o.Judge = func() error {
-					err := g.bench.finish()
-					return errors.Join(err, harness.Unfired(g.bench.left))
-				}
-			}
-			if verbose {
-				o.Console, o.Output = os.Stdout, os.Stdout
-			}
-			results, err := harness.Run(c.Context(), o)
-			err = errors.Join(err, g.bench.finish())
-			if err != nil {
-				return errors.Join(stopped(c.Context()), err)
-			}
-			if n := harness.Failed(results); n > 0 {
-				return &statusError{statusFailed, fmt.Errorf("%d of %d tests failed", n, len(results))}
-			}
-			if harness.Passed(results) == 0 {
-				return &statusError{statusFailed, errors.New("no test passed: all were skipped")}
-			}
-			return nil
-		},
+  128+N  ended by signal N; what was done is reported`,
+		Example: `  fifovm test
+  fifovm test --list
+  fifovm test -k debug -c 4 --run 'fifo_aio/cancel' --artifacts build/failures
+  fifovm test -v boot/clock
+  fifovm test --repeat 100 --seed 1 -c 4 fifo_stress
+  fifovm test --fault "edu0/device:reset@3 on event" devices --junit build/report.xml`,
+		RunE: func(c *cobra.Command, names []string) error { return t.main(c, names) },
 	}
-	g.flags(c.Flags())
-	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the guest's console, and what the tests print, as it comes")
-	c.Flags().DurationVar(&bootTime, "boot-timeout", 5*time.Minute, "bound on a boot")
-	c.Flags().DurationVar(&testTime, "timeout", 3*time.Minute, "bound on a test")
+	f := c.Flags()
+	t.guest.flags(f)
+	f.BoolVarP(&t.verbose, "verbose", "v", false, "show the guest's console, and what the tests print, as it comes")
+	f.BoolVarP(&t.list, "list", "l", false, "list the tests instead of running them")
+	f.VarP(&t.run, "run", "r", "run the tests whose names match the regular `expression` only")
+	f.Var(&t.skip, "skip", "leave out the tests whose names match the regular `expression`")
+	f.IntVar(&t.repeat, "repeat", 1, "run all `times` times, until one fails, each time with the next seed")
+	f.StringVar(&t.junit, "junit", "", "write a report for CI to the XML `file`")
+	f.StringVar(&t.json, "json", "", "write the results to the JSON `file`")
+	f.StringVar(&t.artifacts, "artifacts", "", "make a folder in `folder` for each failure, with all that there is of it")
+	f.DurationVar(&t.bootTime, "boot-timeout", 5*time.Minute, "bound on a boot")
+	f.DurationVar(&t.testTime, "timeout", 3*time.Minute, "bound on a test")
 	return c
+}
+
+// pattern is a flag's value: a regular expression, nil if not given.
+type pattern struct{ *regexp.Regexp }
+
+// Set reads a value from the command line.
+func (p *pattern) Set(s string) (err error) {
+	if p.Regexp, err = regexp.Compile(s); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	}
+	return nil
+}
+
+func (p *pattern) String() string {
+	if p.Regexp == nil {
+		return ""
+	}
+	return p.Regexp.String()
+}
+
+// Type is what help calls the value.
+func (p *pattern) Type() string { return "expression" }
+
+func (t *tests) main(c *cobra.Command, names []string) error {
+	switch {
+	case t.repeat < 1:
+		return errors.New("--repeat: want 1 or more")
+	case t.testTime <= 0 || t.bootTime <= 0:
+		return errors.New("--timeout and --boot-timeout: want more than 0")
+	}
+	for _, name := range names {
+		if strings.Contains("/"+name+"/", "//") {
+			return fmt.Errorf("test %q: want PROGRAM or PROGRAM/CHECK", name)
+		}
+	}
+	if err := errors.Join(t.defaults(), writable("--junit", t.junit), writable("--json", t.json)); err != nil {
+		return err
+	}
+	if err := t.open(); err != nil {
+		return err
+	}
+	said := io.Writer(os.Stdout)
+	if t.list {
+		said = os.Stderr
+	}
+	if err := t.chooseEngine(said); err != nil {
+		return err
+	}
+	if t.list {
+		all, err := harness.List(c.Context(), t.options(names, nil))
+		if err = errors.Join(stopped(c.Context()), err); err != nil {
+			return err
+		}
+		_, err = fmt.Println(strings.Join(all, "\n"))
+		return err
+	}
+	reporter, err := t.reporter()
+	if err != nil {
+		return err
+	}
+	results, err := t.repeated(c, names, reporter)
+	if err = errors.Join(stopped(c.Context()), err); err != nil {
+		return errors.Join(err, reporter.Err())
+	}
+	if err := reporter.Err(); err != nil {
+		return &statusError{statusFailed, err}
+	}
+	if n := harness.Count(results, harness.Failed); n > 0 {
+		return &statusError{statusFailed, fmt.Errorf("%d of %d tests failed", n, len(results))}
+	}
+	if harness.Count(results, harness.Passed) == 0 {
+		return &statusError{statusFailed, errors.New("no test passed: all were skipped")}
+	}
+	return nil
+}
+
+// writable finds out early whether a report can be written in the end.
+func writable(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", flag, err)
+	case !info.IsDir():
+		return fmt.Errorf("%s: %s is no folder", flag, filepath.Dir(path))
+	}
+	return nil
+}
+
+// reporter is all that wants to be told of results.
+func (t *tests) reporter() (report.Tee, error) {
+	var all report.Tee
+	if t.artifacts != "" {
+		a, err := report.NewArtifacts(t.artifacts, nil)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	width := 0
+	if fd := int(os.Stdout.Fd()); term.IsTerminal(fd) && !t.verbose {
+		if w, _, err := term.GetSize(fd); err == nil && w > 20 {
+			width = w
+		}
+	}
+	all = append(all, report.NewTerminal(os.Stdout, width, nil))
+	if t.junit != "" {
+		all = append(all, report.NewJUnit(t.junit))
+	}
+	if t.json != "" {
+		all = append(all, report.NewJSON(t.json))
+	}
+	return all, nil
+}
+
+// repeated runs the tests as often as is asked for. What is told at the end is
+// told once, of all.
+func (t *tests) repeated(c *cobra.Command, names []string, reporter report.Tee) (results []*harness.Result, err error) {
+	for range t.repeat {
+		var some []*harness.Result
+		some, err = harness.Run(c.Context(), t.options(names, during{reporter}))
+		err = errors.Join(err, t.bench.finish())
+		results = append(results, some...)
+		if err != nil || harness.Count(some, harness.Failed) > 0 {
+			break
+		}
+		t.seed++
+	}
+	reporter.Finished(results, errors.Join(stopped(c.Context()), err))
+	return results, err
+}
+
+// during is a reporter that is not told of the end.
+type during struct{ harness.Reporter }
+
+func (during) Finished([]*harness.Result, error) {}
+
+// options is one run of the tests.
+func (t *tests) options(names []string, reporter harness.Reporter) harness.Options {
+	words := fmt.Sprintf("%s fifovm.cpus=%d fifovm.memory=%d fifovm.seed=%d", harness.KernelWords, t.cpus, t.memory>>20, t.seed)
+	if len(t.bench.devices) > 0 {
+		words += " fifovm.devices=" + t.bench.devices.models()
+	}
+	o := harness.Options{
+		Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
+			if err := t.bench.finish(); err != nil { // the guest before this one
+				return nil, err
+			}
+			return t.machine(words, serial)
+		},
+		Tests:      names,
+		Select:     t.run.Regexp,
+		Skip:       t.skip.Regexp,
+		Host:       &t.bench.host,
+		BootTime:   t.bootTime,
+		TestTime:   t.testTime,
+		AnswerTime: t.testTime,
+		Reporter:   reporter,
+		Plan:       t.bench.plan,
+		Seed:       uint64(t.seed),
+		Command:    t.again,
+	}
+	if len(t.bench.faults) > 0 {
+		o.Alone = true
+		o.Judge = func() error {
+			err := t.bench.finish()
+			return errors.Join(err, harness.Unfired(t.bench.left))
+		}
+	}
+	if t.verbose {
+		o.Console, o.Output = os.Stdout, os.Stdout
+	}
+	return o
+}
+
+// notAgain are flags that do not make a test what it is.
+var notAgain = []string{"run", "skip", "list", "repeat", "junit", "json", "artifacts", "trace", "verbose", "seed"}
+
+// again is the command that runs a test again.
+func (t *tests) again(test string) string {
+	words := []string{os.Args[0], "test"}
+	t.set.Visit(func(f *pflag.Flag) {
+		if slices.Contains(notAgain, f.Name) {
+			return
+		}
+		values := []string{f.Value.String()}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			values = many.GetSlice()
+		}
+		for _, v := range values {
+			words = append(words, "--"+f.Name, quoted(v))
+		}
+	})
+	if t.engine == vmm.EngineSoft {
+		words = append(words, "--seed", fmt.Sprint(t.seed))
+	}
+	if test != "" {
+		words = append(words, quoted(test))
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is a word as a shell takes it.
+func quoted(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./,=:@%+-", r)
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -46,8 +46,8 @@ echo ok 1 it
 	}
 	rest := output
 	for _, want := range []string{
-		"  | 1..1\n", " fifovm.cpus=2 fifovm.memory=256 fifovm.seed=7 fifovm.devices=fifo\n", "passed   words (TIME)\n",
-		"passed   words/one (TIME)\n2 passed, 0 failed\n",
+		"  | 1..1\n", " fifovm.cpus=2 fifovm.memory=256 fifovm.seed=7 fifovm.devices=fifo\n", "passed   words/it (TIME)\n",
+		"passed   words/it (TIME)\n", "\n2 passed, 0 failed, 0 skipped\n",
 	} {
 		_, after, found := strings.Cut(rest, want)
 		if !found {
@@ -59,8 +59,40 @@ echo ok 1 it
 		t.Errorf("the second run is another:\n%s\nthe first:\n%s", again, output)
 	}
 	status, output = run("say/one/two", "nothing/one")
-	if status != statusFailed || !strings.Contains(output, "FAILED   say/one/two: it ended well without a plan") || !strings.Contains(output, "  | /tests/say one two\n") ||
+	if status != statusFailed || !strings.Contains(output, "FAILED   say: it ended well without a plan") || !strings.Contains(output, "  | /tests/say one two\n") ||
 		!strings.Contains(output, `FAILED   nothing/one: the agent answered "error: run: no test nothing"`) {
+		t.Errorf("status %d:\n%s", status, output)
+	}
+	status, output = run("--list", "--run", "^(boot/c|words)")
+	if status != 0 || !strings.Contains(output, "boot/clock\n") || !strings.Contains(output, "\nwords\n") || strings.Contains(output, "boot/memory") {
+		t.Errorf("--list: status %d:\n%s", status, output)
+	}
+	if status, output = run("--run", "^nosuch"); status != statusUsage || !strings.Contains(output, "no test is left") {
+		t.Errorf("--run without a match: status %d:\n%s", status, output)
+	}
+
+	// Reports.
+	dir := t.TempDir()
+	junit, results, artifacts := filepath.Join(dir, "report.xml"), filepath.Join(dir, "report.json"), filepath.Join(dir, "failures")
+	status, output = run("--junit", junit, "--json", results, "--artifacts", artifacts, "--repeat", "3", "say", "boot/cpus")
+	if status != statusFailed || strings.Count(output, "passed   boot/cpus") != 1 {
+		t.Errorf("status %d:\n%s", status, output)
+	}
+	for path, want := range map[string]string{
+		junit:   `<testcase name="cpus" classname="boot"`,
+		results: `"passed": 1,`,
+		filepath.Join(artifacts, "say", "command.txt"): " test --device", // the devices are there by default
+		filepath.Join(artifacts, "say", "output.txt"):  "/tests/say",
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil || path != filepath.Join(artifacts, "say", "command.txt") && !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v: want %q in\n%s", path, err, want, text)
+		}
+	}
+	if again, err := os.ReadFile(filepath.Join(artifacts, "say", "command.txt")); err != nil || !strings.Contains(string(again), " --seed 1 say\n") {
+		t.Errorf("the command to run it again: %q, %v", again, err)
+	}
+	if status, output = run("--junit", filepath.Join(dir, "no/report.xml"), "boot/cpus"); status != statusUsage || !strings.Contains(output, "--junit: stat") {
 		t.Errorf("status %d:\n%s", status, output)
 	}
 }

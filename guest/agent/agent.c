@@ -200,6 +200,8 @@ static void mount_all(void)
 	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
 }
 
+static bool driver_loaded;	/* by us */
+
 /* Loads the driver if the image has it for this kernel: 0, or -1 with errno. */
 static int load_driver(const char *parameters)
 {
@@ -215,10 +217,66 @@ static int load_driver(const char *parameters)
 		return errno == ENOENT ? 0 : -1;
 	err = syscall(SYS_finit_module, fd, parameters, 0);
 	/* Init, or a kernel with the driver inside, may have been faster. */
+	driver_loaded = !err;
 	if (err && errno == EEXIST)
 		err = 0;
 	close(fd);
 	return err;
+}
+
+/* A number of /proc/vmstat, 0 where the kernel does not count it. */
+static long long vmstat(const char *name)
+{
+	FILE *f = fopen("/proc/vmstat", "re");
+	long long value, found = 0;
+	char line[64];
+
+	while (f && fscanf(f, "%63s %lld", line, &value) == 2) {
+		if (!strcmp(line, name))
+			found = value;
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Tells what kmemleak has found, where the kernel has it. */
+static void tell_leaks(void)
+{
+	int fd = open("/sys/kernel/debug/kmemleak", O_RDWR | O_CLOEXEC);
+	char buf[4096], *line;
+	ssize_t n;
+
+	if (fd < 0)
+		return;
+	/* It does not tell of what is younger than 5 s; what the first scan finds may be an error of its own. */
+	sleep(6);
+	for (int i = 0; i < 2; i++) {
+		if (write(fd, "scan", 4) != 4)
+			break;
+	}
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n <= 0)
+		return;
+	buf[n] = 0;
+	fputs(buf, stderr); /* the console: all of it */
+	line = strtok(buf, "\n");
+	send_line("error: left behind: kmemleak: %s", line ? line : "memory");
+}
+
+/* Unloads the driver, and tells of what is there still though nobody uses it. */
+static void leave(bool loaded)
+{
+	long long pins;
+
+	if (loaded && syscall(SYS_delete_module, MODULE, O_NONBLOCK) && errno != ENOENT)
+		send_line("error: left behind: module " MODULE ", which can't be unloaded: %s", strerror(errno));
+	pins = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	if (pins)
+		send_line("error: left behind: %lld pinned pages", pins);
+	if (loaded)
+		tell_leaks();
 }
 
 static void open_channel(void)
@@ -441,6 +499,7 @@ static void obey(struct test *t, char *line)
 	} else if (!strcmp(argv[0], "list")) {
 		list();
 	} else if (!strcmp(argv[0], "poweroff")) {
+		leave(driver_loaded);
 		send_line("bye");
 		tcdrain(channel);
 		power_off();

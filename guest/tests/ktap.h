@@ -67,15 +67,20 @@ static inline void ktap_diag(const char *fmt, ...)
 	va_end(ap);
 }
 
-/* Says why a check failed; the check returns what this returns. */
-__attribute__((format(printf, 1, 2)))
-static inline int ktap_fail(const char *fmt, ...)
+/* Says where and why a check failed; the check returns what this returns. */
+#define ktap_fail(...)	ktap_fail_at(__FILE__, __LINE__, __VA_ARGS__)
+
+__attribute__((format(printf, 3, 4)))
+static inline int ktap_fail_at(const char *file, int line, const char *fmt, ...)
 {
+	const char *slash = strrchr(file, '/');
 	va_list ap;
 
+	printf("# %s:%d: ", slash ? slash + 1 : file, line);
 	va_start(ap, fmt);
-	ktap_vdiag(fmt, ap);
+	vprintf(fmt, ap);
 	va_end(ap);
+	putchar('\n');
 	return KTAP_FAIL;
 }
 

@@ -286,6 +286,10 @@ func (m *Machine) Run(ctx context.Context) (Stop, error) {
 // sent so far.
 func (m *Machine) Flush(i int) { m.serial[i].out.flush() }
 
+// Now is the machine's time in ns. Use it in a call of Do, or while the machine
+// is not running.
+func (m *Machine) Now() int64 { return m.clock.Now() }
+
 // Retired is how many instructions the guest has executed, as far as the engine
 // counts them: ok is false for KVM.
 func (m *Machine) Retired() (n int64, ok bool) {

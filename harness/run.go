@@ -1,0 +1,363 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// outputLines is how many lines of a test's output are kept at least.
+	outputLines = 2000
+	// idleFactor is how much longer than TestTime a test may take on the guest's
+	// own clock: an idle guest skips through its time, and one that waits for
+	// what never comes is found at once.
+	idleFactor = 20
+	// graceTime bounds what is asked of a guest that does not do what it should.
+	graceTime = 5 * time.Second
+	// clockEvery is how often the guest's clock is looked at.
+	clockEvery = 200 * time.Millisecond
+)
+
+// assertion is what ktap_fail of guest/tests/ktap.h prints.
+var assertion = regexp.MustCompile(`^# ([\w.+-]+:\d+): (.*)$`)
+
+// programRun is a run of a program in a guest.
+type programRun struct {
+	guest  *Guest
+	unit   unit
+	done   func(*Result)
+	report Reporter
+
+	ktap   ktap
+	output []string // of the test that runs
+	began  time.Time
+	failed bool // a result was a failure
+	bound  *bound
+	time   time.Duration // that a test may take
+}
+
+// run has the guest run a program, and judges each check when it ends: by its own
+// result, by the kernel's log meanwhile, by the faults that it armed, and by the
+// time it took. alive is false when the guest can't be used again; left is then
+// what of the unit was not run.
+func (g *Guest) run(u unit, o *Options, done func(*Result)) (alive bool, left []unit) {
+	p := &programRun{guest: g, unit: u, done: done, report: o.Reporter, began: time.Now(), time: o.TestTime, bound: newBound(g, o.TestTime)}
+	defer func() { p.bound.stop() }()
+	p.report.Running(p.running())
+	_, words := u.program, strings.Join(append([]string{u.program}, u.checks...), " ")
+	if err := g.send("run "+words, p.bound.late); err != nil {
+		return p.lost(err)
+	}
+	for {
+		line, err := g.next(p.bound.late)
+		if err != nil {
+			return p.lost(err)
+		}
+		rest, own := strings.CutPrefix(line, "  ")
+		ending, bad := strings.CutPrefix(line, "not ok 1 "+u.program+" # ")
+		switch {
+		case own:
+			if alive, left := p.line(rest); !alive {
+				return false, left
+			}
+		case line == "KTAP version 1" || line == "1..1":
+		case line == "ok 1 "+u.program:
+			return p.end(Passed, p.ktap.passed())
+		case line == "ok 1 "+u.program+" # SKIP":
+			return p.end(Skipped, p.ktap.skipped())
+		case bad:
+			return p.end(Failed, errors.New(ending))
+		default:
+			return p.lost(fmt.Errorf("the agent answered %q", line))
+		}
+	}
+}
+
+// running is the name of the test that runs, as far as it is known.
+func (p *programRun) running() string {
+	r := p.next()
+	return r.Name()
+}
+
+// next is the result of the test that runs, without a verdict.
+func (p *programRun) next() *Result {
+	r := &Result{Program: p.unit.program}
+	if p.ktap.seen < len(p.unit.checks) {
+		r.Check = p.unit.checks[p.ktap.seen]
+	}
+	return r
+}
+
+// left is what has not been run when the test that runs is the last.
+func (p *programRun) left() []unit {
+	next := p.ktap.seen + 1
+	switch {
+	case len(p.unit.checks) > 0:
+		if next < len(p.unit.checks) {
+			return []unit{{program: p.unit.program, checks: slices.Clone(p.unit.checks[next:])}}
+		}
+	case p.ktap.hasPlan && next < p.ktap.planned && p.ktap.unreadable == "":
+		return []unit{{program: p.unit.program, done: next}}
+	}
+	return nil
+}
+
+// line takes a line that the program has printed.
+func (p *programRun) line(text string) (alive bool, left []unit) {
+	g := p.guest
+	if len(p.output) == 2*outputLines {
+		p.output = append(p.output[:0], p.output[outputLines:]...)
+	}
+	p.output = append(p.output, text)
+	if g.output != nil {
+		fmt.Fprintf(g.output, "  | %s\n", text) // what can't be shown is in the result
+	}
+	if ask, ok := strings.CutPrefix(text, asks); ok {
+		if err := g.send(answers+g.answer(ask), p.bound.late); err != nil {
+			return p.lost(err)
+		}
+		return true, nil
+	}
+	rest := p.left()
+	c := p.ktap.read(text)
+	if c == nil {
+		return true, nil
+	}
+	r := &Result{Program: p.unit.program, Check: c.name, Verdict: c.verdict, Reason: c.reason}
+	switch c.verdict {
+	case Skipped:
+		if r.Reason == "" {
+			r.Reason = lastWords(p.output[:len(p.output)-1])
+		}
+	case Failed:
+		r.Kind = KindAssertion
+		r.Where, r.Reason = p.assertion(c.reason)
+	}
+	if !p.judged(r) {
+		return false, rest
+	}
+	p.report.Running(p.running())
+	return true, nil
+}
+
+// assertion finds the place and the words of the assertion that failed.
+func (p *programRun) assertion(reason string) (where, why string) {
+	for _, line := range p.output {
+		if m := assertion.FindStringSubmatch(line); m != nil {
+			return m[1], m[2]
+		}
+	}
+	if reason == "" {
+		reason = lastWords(p.output[:len(p.output)-1])
+	}
+	if reason == "" {
+		reason = "it does not say why"
+	}
+	return "", reason
+}
+
+// lastWords is the last diagnosis in a test's output.
+func lastWords(output []string) string {
+	for _, line := range slices.Backward(output) {
+		if text, ok := strings.CutPrefix(line, "# "); ok && !strings.HasPrefix(line, asks) {
+			return text
+		}
+	}
+	return ""
+}
+
+// judged completes the result of a test that has ended, with what others have to
+// say of it. It tells whether the guest can be used again.
+func (p *programRun) judged(r *Result) bool {
+	g := p.guest
+	r.Output = slices.Clone(p.output)
+	r.Time = time.Since(p.began)
+	if g.host != nil {
+		if err := g.host.End(); err != nil && r.Verdict != Skipped {
+			p.add(r, KindInvalid, err.Error())
+		}
+	}
+	// The console is another cable: what the kernel said of the test comes
+	// before the verdict only if it is waited for.
+	g.machine.Flush(0)
+	alive := true
+	if complaint := g.console.Complaint(); complaint != "" {
+		// The kernel's word counts more than the test's, and its state is not to
+		// be trusted any more.
+		alive = false
+		p.add(r, KindKernel, "the kernel's log says: "+complaint)
+		r.Splat = g.console.Splat()
+	}
+	if r.Verdict == Failed {
+		p.failed = true
+		r.Console = g.console.Tail()
+	}
+	p.output, p.began = nil, time.Now()
+	p.bound.restart(p.time)
+	p.done(r)
+	return alive
+}
+
+// add makes a result a failure for one more reason: the kernel's comes first.
+func (p *programRun) add(r *Result, kind Kind, reason string) {
+	switch {
+	case r.Verdict != Failed:
+		r.Kind, r.Reason = kind, reason
+	case kind == KindKernel:
+		r.Kind, r.Reason = kind, reason+"; the test: "+r.Reason
+	default:
+		r.Reason += "; " + reason
+	}
+	r.Verdict = Failed
+}
+
+// end judges the program as a whole, when it has ended. What its checks have said
+// is not said again.
+func (p *programRun) end(v Verdict, wrong error) (alive bool, left []unit) {
+	r := p.next()
+	r.Verdict = v
+	rest := p.left()
+	switch {
+	case v == Failed && p.failed && wrong.Error() == "exit status 1" && (!p.ktap.hasPlan || p.ktap.seen == p.ktap.planned),
+		v == Failed && len(p.ktap.failed) > 0 && wrong.Error() == "exit status 1" && p.ktap.complete() == nil:
+		return true, nil // as its checks have it
+	case wrong != nil:
+		r.Verdict, r.Kind, r.Reason = Failed, KindCrash, wrong.Error()
+		if v != Failed {
+			r.Check = "" // it is the whole that is wrong
+		}
+		if where, why := p.assertion(" "); where != "" {
+			r.Where = where
+			r.Reason += ": " + why
+		}
+	case p.ktap.seen > 0:
+		// Even so, a fault may be left, or the kernel have something to say.
+		rest = nil
+		if p.guest.quiet() {
+			return true, nil
+		}
+		r.Check, r.Verdict = "", Passed
+	default: // skipped as a whole
+		r.Check, rest = "", nil
+		r.Reason = lastWords(p.output)
+	}
+	if v != Failed {
+		rest = nil
+	}
+	return p.judged(r), rest
+}
+
+// quiet is whether the guest's kernel has not complained.
+func (g *Guest) quiet() bool {
+	g.machine.Flush(0)
+	return g.console.Complaint() == ""
+}
+
+// lost judges the test during which the guest went, or did not go on.
+func (p *programRun) lost(err error) (alive bool, left []unit) {
+	g := p.guest
+	r := p.next()
+	r.Verdict = Failed
+	rest := p.left()
+	if errors.Is(err, errLate) {
+		r.Kind, r.Reason = g.unstick(p.bound, p.time)
+	} else {
+		r.Kind, r.Reason = g.lostKind(), err.Error()
+	}
+	p.judged(r)
+	return false, rest
+}
+
+// unstick finds out what a test that does not end is stuck in.
+func (g *Guest) unstick(b *bound, testTime time.Duration) (Kind, string) {
+	why := b.why(testTime)
+	idle, known := b.idle()
+	late := newBound(g, graceTime)
+	defer late.stop()
+	// A program can be killed; the agent then tells of its end.
+	if err := g.send("kill", late.late); err == nil {
+		for {
+			line, err := g.next(late.late)
+			if err != nil {
+				break
+			}
+			if strings.HasPrefix(line, "not ok 1 ") || strings.HasPrefix(line, "ok 1 ") {
+				return KindHangUser, why + "; it could be killed"
+			}
+		}
+	}
+	// An agent that answers, shows that the kernel works: but for that process.
+	late.restart(graceTime)
+	agent := false
+	if err := g.send("ping", late.late); err == nil {
+		for !agent {
+			line, err := g.next(late.late)
+			if err != nil {
+				break
+			}
+			agent = strings.HasPrefix(line, trouble)
+		}
+	}
+	// What the kernel says of its tasks and CPUs is on the console.
+	answered := g.sysRq("w") && g.sysRq("l")
+	sysRq := ", and the kernel no SysRq key"
+	if answered {
+		sysRq = "; the kernel answers SysRq"
+	}
+	switch {
+	case agent:
+		return KindHangKernel, why + "; it can't be killed: it is stuck in the kernel"
+	case known && idle, !known && !answered:
+		return KindSilent, why + "; the guest's agent does not answer" + sysRq
+	}
+	return KindHangKernel, why + "; the guest is busy, its agent does not answer" + sysRq
+}
+
+// sysRq has the kernel obey a SysRq key, and tells whether it does.
+func (g *Guest) sysRq(key string) bool {
+	late := newBound(g, graceTime)
+	defer late.stop()
+	answer := g.console.sysRqAnswer()
+	sent := make(chan error, 1)
+	go func() { // ends with the machine at the latest
+		if err := g.machine.Serial(0).Break(); err != nil {
+			sent <- err
+			return
+		}
+		_, err := g.machine.Serial(0).Write([]byte(key))
+		sent <- err
+	}()
+	g.machine.Listen()
+	for {
+		select {
+		case err := <-sent:
+			if err != nil {
+				return false
+			}
+			sent = nil
+		case <-answer:
+			return true
+		case <-g.ended:
+			return false
+		case <-late.late:
+			return false
+		}
+	}
+}
+
+// lostKind is the kind of failure of a test whose guest has ended.
+func (g *Guest) lostKind() Kind {
+	switch {
+	case !g.gone():
+		return KindCrash // it talks nonsense
+	case g.console.Panic() != "":
+		return KindPanic
+	case g.err != nil:
+		return KindMachine
+	}
+	return KindPowerOff
+}
