@@ -1,10 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	benches "fifovm/harness/bench"
 	"fifovm/vmm/boot"
 	"fifovm/vmm/kvm"
 	"fifovm/vmm/memory"
@@ -31,8 +31,11 @@ type guest struct {
 	seed                   seed
 	paced                  bool // see vmm.Config
 	bench                  bench
+	modules, programs      []string // see bench.Bench
 
 	image *boot.Kernel   // from kernel
+	extra []byte         // an archive behind the initrd, of modules and programs
+	words string         // that go with it
 	set   *pflag.FlagSet // tells which flags were given
 }
 
@@ -117,10 +120,7 @@ func (s *seed) String() string { return strconv.FormatUint(uint64(*s), 10) }
 func (s *seed) Type() string { return "number" }
 
 // bytes are what the kernel's random numbers start from.
-func (s seed) bytes() []byte {
-	b := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte("fifovm"), uint64(s)))
-	return b[:]
-}
+func (s seed) bytes() []byte { return benches.SeedBytes(uint64(s)) }
 
 // open reads the kernel and what is to happen to the devices, if that was not
 // done yet: it serves for every boot.
@@ -132,6 +132,9 @@ func (g *guest) open() (err error) {
 		return errors.New("no kernel to boot: give --kernel FILE (`make kernel` builds build/kernel/6.12/vmlinux)")
 	}
 	if err := g.bench.open(); err != nil {
+		return err
+	}
+	if g.extra, g.words, err = benches.Archive(g.modules, g.programs); err != nil {
 		return err
 	}
 	g.image, err = boot.Open(builtKernel(g.kernel))
@@ -207,7 +210,16 @@ func (g *guest) openInitrd() (*io.SectionReader, *os.File, error) {
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("--initrd %s: %w", g.initrd, err), f.Close())
 	}
-	return io.NewSectionReader(f, 0, info.Size()), f, nil
+	initrd := io.NewSectionReader(f, 0, info.Size())
+	if len(g.extra) == 0 {
+		return initrd, f, nil
+	}
+	image, err := io.ReadAll(initrd)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("--initrd: %w", err), f.Close())
+	}
+	image = benches.Append(image, g.extra)
+	return io.NewSectionReader(bytes.NewReader(image), 0, int64(len(image))), f, nil
 }
 
 // machine makes the machine and loads it, with the console and the second
@@ -217,7 +229,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	if err := g.open(); err != nil {
 		return nil, err
 	}
-	b := vmm.Boot{Kernel: g.image, CommandLine: strings.TrimSpace(words + " " + g.append)}
+	b := vmm.Boot{Kernel: g.image, CommandLine: benches.Words(words, g.words, g.append)}
 	wallClock := time.Now().UnixNano()
 	if g.engine == vmm.EngineSoft {
 		// Nothing of the host's reaches the guest.
@@ -251,9 +263,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 	return m, nil
 }
 
-// softWallClock is the date that a guest on the soft engine finds, in ns from
-// 1970: the start of 2026.
-const softWallClock = 1_767_225_600 * 1_000_000_000
+const softWallClock = benches.SoftWallClock
 
 // chooseEngine settles --engine and says in one line which it is and why.
 func (g *guest) chooseEngine(w io.Writer) error {

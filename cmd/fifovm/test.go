@@ -44,6 +44,12 @@ expressions, --list lists what there is.
 Without --kernel, --initrd and --device the guest is what ` + "`make vm-test`" + ` builds: kernel 6.12, the tests
 of the driver, and one of each device.
 
+--module and --test-program bring a driver and tests of your own, without a new image; as in
+
+  fifovm test --module card.ko,debug=1 --test-program card_test --device edu
+
+harness/bench is the same for Go's tests.
+
 A failure is told with its place, the kernel's report or the end of the console, and the command that
 runs it again. When a guest has died, the tests behind go on in a new one. The last line is
 "N passed, N failed, N skipped".
@@ -79,6 +85,8 @@ Exit status:
 	f.StringVar(&t.junit, "junit", "", "write a report for CI to the XML `file`")
 	f.StringVar(&t.json, "json", "", "write the results to the JSON `file`")
 	f.StringVar(&t.artifacts, "artifacts", "", "make a folder in `folder` for each failure, with all that there is of it")
+	f.StringArrayVar(&t.modules, "module", nil, "load the kernel module `file`, as in card.ko or card.ko,parameter=value, in place of the image's driver; may be repeated")
+	f.StringArrayVar(&t.programs, "test-program", nil, "run the static program `file` in place of the image's tests; may be repeated")
 	f.DurationVar(&t.bootTime, "boot-timeout", 5*time.Minute, "bound on a boot")
 	f.DurationVar(&t.testTime, "timeout", 3*time.Minute, "bound on a test")
 	return c

@@ -34,10 +34,11 @@
 #include <unistd.h>
 
 #define CHANNEL		"/dev/ttyS1"
-#define TESTS		"/tests"
 #define MODULE		"fifo_aio"
-#define MAX_LINE	1024
-#define MAX_ARGS	32
+#define MODULE_LIST	"/lib/modules/fifovm.list"
+#define MAX_MODULES	16
+#define MAX_LINE	8192
+#define MAX_ARGS	256
 #define MAX_LEFT	64	/* reads; a pipe holds less */
 #define EXIT_SKIP	4	/* as in the kernel's selftests */
 
@@ -49,6 +50,7 @@ struct test {
 };
 
 static int channel = -1;
+static char tests[64] = "/tests";	/* the folder that they are in */
 static bool mid_line;		/* the last byte sent wasn't a newline */
 
 static void power_off(void)
@@ -164,8 +166,8 @@ static void mark(const char *what, const char *name)
 }
 
 /*
- * Looks through the kernel's command line: whether the host wants the agent, and
- * what it wants the driver's parameters to be, MODULE.NAME=VALUE.
+ * Looks through the kernel's command line: whether the host wants the agent, where
+ * the tests are, and what it wants the driver's parameters to be, MODULE.NAME=VALUE.
  */
 static bool wanted(char *parameters, size_t size)
 {
@@ -186,6 +188,8 @@ static bool wanted(char *parameters, size_t size)
 	for (char *word = strtok(buf, " \n"); word; word = strtok(NULL, " \n")) {
 		if (!strcmp(word, "fifovm.agent"))
 			agent = true;
+		else if (!strncmp(word, "fifovm.tests=", 13))
+			snprintf(tests, sizeof(tests), "%s", word + 13);
 		else if (!strncmp(word, MODULE ".", sizeof(MODULE)) && len < size)
 			len += snprintf(parameters + len, size - len, "%s%s", len ? " " : "",
 					word + sizeof(MODULE));
@@ -200,28 +204,70 @@ static void mount_all(void)
 	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
 }
 
-static bool driver_loaded;	/* by us */
+/* The modules that we have loaded, in that order. */
+static struct {
+	char names[MAX_MODULES][64];
+	int n;
+} loaded;
 
-/* Loads the driver if the image has it for this kernel: 0, or -1 with errno. */
-static int load_driver(const char *parameters)
+/* Loads a module from a file: 0, or -1 with errno. */
+static int load_module(const char *path, const char *parameters)
 {
-	struct utsname u;
-	char path[512];
-	int fd, err;
+	const char *name = strrchr(path, '/') + 1;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), err;
+	char *c;
 
-	if (uname(&u))
-		return -1;
-	snprintf(path, sizeof(path), "/lib/modules/%s/" MODULE ".ko", u.release);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT ? 0 : -1;
+		return -1;
 	err = syscall(SYS_finit_module, fd, parameters, 0);
-	/* Init, or a kernel with the driver inside, may have been faster. */
-	driver_loaded = !err;
-	if (err && errno == EEXIST)
-		err = 0;
 	close(fd);
-	return err;
+	/* Init, or a kernel with the driver inside, may have been faster. */
+	if (err)
+		return errno == EEXIST ? 0 : -1;
+	if (loaded.n == MAX_MODULES)
+		return 0;
+	c = loaded.names[loaded.n++];
+	snprintf(c, sizeof(loaded.names[0]), "%.*s", (int)strcspn(name, "."), name);
+	while ((c = strchr(c, '-')))
+		*c = '_';
+	return 0;
+}
+
+/*
+ * Loads the modules that a list in the image names, a line for each with its file
+ * and its parameters; without a list the driver, if the image has it for this
+ * kernel. Returns what is wrong, or NULL.
+ */
+static const char *load_modules(const char *parameters)
+{
+	static char wrong[2 * MAX_LINE];
+	char line[MAX_LINE], path[512];
+	FILE *list = fopen(MODULE_LIST, "re");
+	struct utsname u;
+
+	if (!list) {
+		if (uname(&u))
+			return "uname fails";
+		snprintf(path, sizeof(path), "/lib/modules/%s/" MODULE ".ko", u.release);
+		if (!load_module(path, parameters) || (errno == ENOENT && access(path, F_OK)))
+			return NULL;
+		snprintf(wrong, sizeof(wrong), MODULE ".ko \"%s\" does not load: %s", parameters, strerror(errno));
+		return wrong;
+	}
+	while (fgets(line, sizeof(line), list)) {
+		char *rest = line, *file = strsep(&rest, " \n");
+
+		if (!rest || *file != '/')
+			continue;
+		rest[strcspn(rest, "\n")] = 0;
+		if (load_module(file, rest)) {
+			snprintf(wrong, sizeof(wrong), "%s \"%s\" does not load: %s", strrchr(file, '/') + 1, rest,
+				 strerror(errno));
+			break;
+		}
+	}
+	fclose(list);
+	return *wrong ? wrong : NULL;
 }
 
 /* A number of /proc/vmstat, 0 where the kernel does not count it. */
@@ -265,17 +311,20 @@ static void tell_leaks(void)
 	send_line("error: left behind: kmemleak: %s", line ? line : "memory");
 }
 
-/* Unloads the driver, and tells of what is there still though nobody uses it. */
-static void leave(bool loaded)
+/* Unloads what we have loaded, and tells of what is there still though nobody uses it. */
+static void leave(void)
 {
 	long long pins;
 
-	if (loaded && syscall(SYS_delete_module, MODULE, O_NONBLOCK) && errno != ENOENT)
-		send_line("error: left behind: module " MODULE ", which can't be unloaded: %s", strerror(errno));
+	for (int i = loaded.n; i--;) {
+		if (syscall(SYS_delete_module, loaded.names[i], O_NONBLOCK) && errno != ENOENT)
+			send_line("error: left behind: module %s, which can't be unloaded: %s", loaded.names[i],
+				  strerror(errno));
+	}
 	pins = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
 	if (pins)
 		send_line("error: left behind: %lld pinned pages", pins);
-	if (loaded)
+	if (loaded.n)
 		tell_leaks();
 }
 
@@ -337,11 +386,11 @@ static bool good_name(const char *name)
 
 static void run_child(const char *path, char **argv, int input, int output)
 {
-	static char *const env[] = {
-		"PATH=/bbin:/bin:/tests", "HOME=/root", "TERM=dumb", "FIFOVM_HOST=1", NULL
-	};
+	char search[sizeof(tests) + 32];
+	char *const env[] = { search, "HOME=/root", "TERM=dumb", "FIFOVM_HOST=1", NULL };
 	sigset_t none;
 
+	snprintf(search, sizeof(search), "PATH=/bbin:/bin:%s", tests);
 	setpgid(0, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -358,7 +407,7 @@ static void run_child(const char *path, char **argv, int input, int output)
 
 static void start(struct test *t, char **argv)
 {
-	char path[sizeof(TESTS) + sizeof(t->name)];
+	char path[sizeof(tests) + sizeof(t->name)];
 	struct stat st;
 	int in[2], out[2];
 
@@ -366,7 +415,7 @@ static void start(struct test *t, char **argv)
 		send_line("error: run: give a name from list");
 		return;
 	}
-	snprintf(path, sizeof(path), TESTS "/%s", argv[0]);
+	snprintf(path, sizeof(path), "%s/%s", tests, argv[0]);
 	if (stat(path, &st) || !S_ISREG(st.st_mode) || access(path, X_OK)) {
 		send_line("error: run: no test %s", argv[0]);
 		return;
@@ -453,10 +502,10 @@ static int is_test(const struct dirent *d)
 static void list(void)
 {
 	struct dirent **names;
-	int n = scandir(TESTS, &names, is_test, alphasort);
+	int n = scandir(tests, &names, is_test, alphasort);
 
 	if (n < 0) {
-		send_line("error: list: %s: %s", TESTS, strerror(errno));
+		send_line("error: list: %s: %s", tests, strerror(errno));
 		return;
 	}
 	send_line("tests %d", n);
@@ -499,7 +548,7 @@ static void obey(struct test *t, char *line)
 	} else if (!strcmp(argv[0], "list")) {
 		list();
 	} else if (!strcmp(argv[0], "poweroff")) {
-		leave(driver_loaded);
+		leave();
 		send_line("bye");
 		tcdrain(channel);
 		power_off();
@@ -548,12 +597,13 @@ int main(void)
 	char parameters[1024];
 	bool agent = wanted(parameters, sizeof(parameters));
 	sigset_t child;
-	int children, load_error;
+	const char *wrong;
+	int children;
 
 	mount_all();
-	load_error = load_driver(parameters) ? errno : 0;
-	if (load_error)
-		fprintf(stderr, "agent: " MODULE ".ko \"%s\": %s\n", parameters, strerror(load_error));
+	wrong = load_modules(parameters);
+	if (wrong)
+		fprintf(stderr, "agent: %s\n", wrong);
 	if (!agent) {
 		interactive();
 		return 0;
@@ -570,9 +620,9 @@ int main(void)
 	open_channel();
 	if (children < 0)
 		channel_lost("signalfd, needed for");
-	if (load_error) {
+	if (wrong) {
 		/* No test would tell anything but this. */
-		send_line("error: " MODULE ".ko \"%s\" does not load: %s", parameters, strerror(load_error));
+		send_line("error: %s", wrong);
 		tcdrain(channel);
 		power_off();
 	}
