@@ -494,6 +494,77 @@ static void tell(const struct test *t, const char *text)
 		fprintf(stderr, "agent: %s: standard input: %s\n", t->name, strerror(errno));
 }
 
+/* Sends a file's lines as a test's, each behind a mark. */
+static void forward_file(const char *path)
+{
+	char line[256];
+	FILE *f = fopen(path, "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		forward("#   ", 4);
+		forward(line, strlen(line));
+	}
+	if (f)
+		fclose(f);
+}
+
+/* Tells where in the kernel each thread of a process is. */
+static void tell_threads(pid_t pid, const char *name)
+{
+	char path[64], line[128];
+	struct dirent *d;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	while (dir && (d = readdir(dir))) {
+		if (d->d_name[0] == '.')
+			continue;
+		forward(line, snprintf(line, sizeof(line), "# %s, thread %.16s:\n", name, d->d_name));
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/stack", pid, d->d_name);
+		forward_file(path);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/*
+ * Tells where the processes of a test are that does not end, and has the kernel
+ * tell on the console of all tasks that can't be interrupted.
+ */
+static void tell_stuck(const struct test *t)
+{
+	int trigger = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+	DIR *dir = opendir("/proc");
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir))) {
+		char path[64], buf[512], comm[32], state;
+		int fd, pid, parent, group;
+		ssize_t n;
+
+		if (sscanf(d->d_name, "%d", &pid) != 1)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? -1 : read(fd, buf, sizeof(buf) - 1);
+		if (fd >= 0)
+			close(fd);
+		buf[n < 0 ? 0 : n] = 0;
+		/* proc_pid_stat(5): pid (comm) state ppid pgrp */
+		if (sscanf(buf, "%*d (%31[^)]) %c %d %d", comm, &state, &parent, &group) == 4 &&
+		    group == t->pid && state != 'Z')
+			tell_threads(pid, comm);
+	}
+	if (dir)
+		closedir(dir);
+	if (trigger >= 0) {
+		if (write(trigger, "w", 1) != 1)
+			perror("agent: sysrq-trigger");
+		close(trigger);
+	}
+}
+
 static int is_test(const struct dirent *d)
 {
 	return good_name(d->d_name);
@@ -541,6 +612,10 @@ static void obey(struct test *t, char *line)
 			kill(-t->pid, SIGKILL);
 		else
 			send_line("error: kill: no test is running");
+	} else if (!strcmp(argv[0], "stuck")) {
+		if (t->pid)
+			tell_stuck(t);
+		send_line("stuck");
 	} else if (t->pid) {
 		send_line("error: %.32s: %s is running", argv[0], t->name);
 	} else if (!strcmp(argv[0], "run")) {
