@@ -26,9 +26,10 @@ type Machine func(serial [2]io.Writer) (*vmm.Machine, error)
 type Guest struct {
 	machine *vmm.Machine
 	console *Console
-	lines   chan string // from the agent
-	host    Host        // nil: tests have none
-	output  io.Writer   // takes what tests print, as it comes; nil drops it
+	lines   chan string              // from the agent
+	host    Host                     // nil: tests have none
+	output  io.Writer                // takes what tests print, as it comes; nil drops it
+	symbol  func(addr uint64) string // names the kernel's functions; may be nil
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the machine has stopped and all it said is here
 	stop    vmm.Stop      // valid when ended is closed
@@ -55,7 +56,7 @@ const (
 // start boots a guest and waits, for o.BootTime at most, until its agent says
 // hello. Where it does not, failed is the result that says so.
 func start(ctx context.Context, o Options) (g *Guest, failed *Result, err error) {
-	g = &Guest{host: o.Host, output: o.Output, lines: make(chan string, linesAhead), ended: make(chan struct{})}
+	g = &Guest{host: o.Host, output: o.Output, symbol: o.Symbol, lines: make(chan string, linesAhead), ended: make(chan struct{})}
 	ctx, g.cancel = context.WithCancel(ctx)
 	g.console = &Console{Output: o.Console, OnPanic: g.cancel}
 	agent := &lineSplitter{lines: g.lines, enough: ctx.Done()}

@@ -49,6 +49,9 @@ type Options struct {
 	// Console, if not nil, takes what the guests print, and Output what the tests
 	// print, both as it comes.
 	Console, Output io.Writer
+	// Symbol, if not nil, gives the kernel's function at an address, as in
+	// do_idle+0x12, empty where it does not know one.
+	Symbol func(addr uint64) string
 	// Plan and Seed are noted in the results; Command gives the command that runs
 	// a test again.
 	Plan    string

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"fifovm/vmm/x86"
 )
 
 const (
@@ -264,7 +266,9 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 	r.Verdict = Failed
 	rest := p.left()
 	if errors.Is(err, errLate) {
-		r.Kind, r.Reason = g.unstick(p.bound, p.time)
+		var said []string
+		r.Kind, r.Reason, said = g.unstick(p.bound, p.time)
+		p.output = append(p.output, said...)
 	} else {
 		r.Kind, r.Reason = g.lostKind(), err.Error()
 	}
@@ -272,8 +276,9 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 	return false, rest
 }
 
-// unstick finds out what a test that does not end is stuck in.
-func (g *Guest) unstick(b *bound, testTime time.Duration) (Kind, string) {
+// unstick finds out what a test that does not end is stuck in. What is said of that
+// beside the reason is more for its output.
+func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason string, said []string) {
 	why := b.why(testTime)
 	idle, known := b.idle()
 	late := newBound(g, graceTime)
@@ -286,21 +291,31 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (Kind, string) {
 				break
 			}
 			if strings.HasPrefix(line, "not ok 1 ") || strings.HasPrefix(line, "ok 1 ") {
-				return KindHangUser, why + "; it could be killed"
+				return KindHangUser, why + "; it could be killed", nil
 			}
 		}
 	}
 	// An agent that answers, shows that the kernel works: but for that process.
 	late.restart(graceTime)
 	agent := false
-	if err := g.send("ping", late.late); err == nil {
+	if err := g.send("stuck", late.late); err == nil {
 		for !agent {
 			line, err := g.next(late.late)
 			if err != nil {
 				break
 			}
-			agent = strings.HasPrefix(line, trouble)
+			if text, own := strings.CutPrefix(line, "  "); own {
+				said = append(said, text)
+			}
+			agent = line == "stuck"
 		}
+	}
+	if agent {
+		reason = why + "; it can't be killed: it is stuck in the kernel"
+		if in := stuckIn(said); in != "" {
+			reason += ", in " + in
+		}
+		return KindHangKernel, reason, said
 	}
 	// What the kernel says of its tasks and CPUs is on the console.
 	answered := g.sysRq("w") && g.sysRq("l")
@@ -308,13 +323,63 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (Kind, string) {
 	if answered {
 		sysRq = "; the kernel answers SysRq"
 	}
-	switch {
-	case agent:
-		return KindHangKernel, why + "; it can't be killed: it is stuck in the kernel"
-	case known && idle, !known && !answered:
-		return KindSilent, why + "; the guest's agent does not answer" + sysRq
+	kind, reason = KindHangKernel, why+"; the guest is busy, its agent does not answer"+sysRq
+	if known && idle || !known && !answered {
+		kind, reason = KindSilent, why+"; the guest's agent does not answer"+sysRq
 	}
-	return KindHangKernel, why + "; the guest is busy, its agent does not answer" + sysRq
+	return kind, reason, append(said, g.whereabouts()...)
+}
+
+// frame is a line of /proc/PID/stack: the function, and its module if it is in one.
+var frame = regexp.MustCompile(`\[<0>\] ([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+( \[\w+\])?`)
+
+// stuckIn is the innermost function of a module in what the agent says of a stuck
+// test's stacks, the innermost of all if there is none of a module.
+func stuckIn(said []string) (in string) {
+	for _, line := range said {
+		m := frame.FindStringSubmatch(line)
+		switch {
+		case m == nil:
+		case m[2] != "":
+			return m[1] + m[2]
+		case in == "":
+			in = m[1]
+		}
+	}
+	return in
+}
+
+// whereabouts stops the guest and tells where its CPUs are.
+func (g *Guest) whereabouts() (said []string) {
+	g.cancel()
+	<-g.ended
+	s, err := g.machine.State()
+	if err != nil {
+		return []string{"# where the CPUs are can't be told: " + err.Error()}
+	}
+	for i := range s.CPU.CPUs {
+		c := &s.CPU.CPUs[i]
+		where := fmt.Sprintf("at %#x", c.RIP)
+		if g.symbol != nil {
+			if name := g.symbol(c.RIP); name != "" {
+				where = "in " + name + ", " + where
+			}
+		}
+		mode := "in the kernel"
+		if c.Seg[x86.CS].Selector&3 != 0 {
+			mode = "in a program"
+		}
+		interrupts := "on"
+		if c.RFLAGS&x86.FlagIF == 0 {
+			interrupts = "off"
+		}
+		halted := ""
+		if c.Activity == x86.Halted {
+			halted = ", halted"
+		}
+		said = append(said, fmt.Sprintf("# CPU %d is %s, %s, interrupts %s%s", i, mode, where, interrupts, halted))
+	}
+	return said
 }
 
 // sysRq has the kernel obey a SysRq key, and tells whether it does.

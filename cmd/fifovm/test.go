@@ -250,6 +250,7 @@ func (t *tests) options(names []string, reporter harness.Reporter) harness.Optio
 		TestTime:   t.testTime,
 		AnswerTime: t.testTime,
 		Reporter:   reporter,
+		Symbol:     t.image.Symbol,
 		Plan:       t.bench.plan,
 		Seed:       uint64(t.seed),
 		Command:    t.again,

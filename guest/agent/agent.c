@@ -320,7 +320,7 @@ static void leave(void)
 	for (int i = loaded.n; i--;) {
 		if (syscall(SYS_delete_module, loaded.names[i], O_NONBLOCK) && errno != ENOENT)
 			send_line("error: left behind: module %s, which can't be unloaded: %s", loaded.names[i],
-				  strerror(errno));
+				  errno == EAGAIN ? "it is still in use" : strerror(errno));
 	}
 	/* Each CPU counts for itself, up to some ten, until it is asked to tell. */
 	fd = open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC);

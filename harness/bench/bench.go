@@ -120,7 +120,8 @@ func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter)
 		TestTime: or(b.Timeout, 3*time.Minute),
 		Reporter: reporter,
 		Console:  b.Console, Output: b.Output,
-		Plan: plan, Seed: b.Seed,
+		Symbol: g.kernel.Symbol,
+		Plan:   plan, Seed: b.Seed,
 	}
 	o.AnswerTime = o.TestTime
 	if plan != "" {

@@ -1,0 +1,19 @@
+package harness
+
+import "testing"
+
+func TestStuckIn(t *testing.T) {
+	for _, test := range []struct {
+		said []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"# io, thread 34:"}, ""},
+		{[]string{"# io, thread 34:", "#   [<0>] schedule_timeout+0x27/0x60", "#   [<0>] vfs_write+0xb7/0x360"}, "schedule_timeout"},
+		{[]string{"#   [<0>] down+0x27/0x60", "#   [<0>] card_write.part.0+0x90/0xb0 [card]", "#   [<0>] other+0x9/0xb0 [card]"}, "card_write.part.0 [card]"},
+	} {
+		if got := stuckIn(test.said); got != test.want {
+			t.Errorf("%q: %q, want %q", test.said, got, test.want)
+		}
+	}
+}
