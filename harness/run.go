@@ -266,9 +266,7 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 	r.Verdict = Failed
 	rest := p.left()
 	if errors.Is(err, errLate) {
-		var said []string
-		r.Kind, r.Reason, said = g.unstick(p.bound, p.time)
-		p.output = append(p.output, said...)
+		r.Kind, r.Reason, r.Splat = g.unstick(p.bound, p.time)
 	} else {
 		r.Kind, r.Reason = g.lostKind(), err.Error()
 	}
@@ -277,7 +275,7 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 }
 
 // unstick finds out what a test that does not end is stuck in. What is said of that
-// beside the reason is more for its output.
+// beside the reason is as good as a report of the kernel's.
 func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason string, said []string) {
 	why := b.why(testTime)
 	idle, known := b.idle()
@@ -305,7 +303,7 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason str
 				break
 			}
 			if text, own := strings.CutPrefix(line, "  "); own {
-				said = append(said, text)
+				said = append(said, strings.TrimPrefix(text, "# "))
 			}
 			agent = line == "stuck"
 		}
@@ -355,7 +353,7 @@ func (g *Guest) whereabouts() (said []string) {
 	<-g.ended
 	s, err := g.machine.State()
 	if err != nil {
-		return []string{"# where the CPUs are can't be told: " + err.Error()}
+		return []string{"where the CPUs are can't be told: " + err.Error()}
 	}
 	for i := range s.CPU.CPUs {
 		c := &s.CPU.CPUs[i]
@@ -377,7 +375,7 @@ func (g *Guest) whereabouts() (said []string) {
 		if c.Activity == x86.Halted {
 			halted = ", halted"
 		}
-		said = append(said, fmt.Sprintf("# CPU %d is %s, %s, interrupts %s%s", i, mode, where, interrupts, halted))
+		said = append(said, fmt.Sprintf("CPU %d is %s, %s, interrupts %s%s", i, mode, where, interrupts, halted))
 	}
 	return said
 }

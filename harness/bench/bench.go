@@ -167,11 +167,9 @@ func (b *Bench) Open() (*Guests, error) {
 	if g.Engine, g.Reason, err = vmm.ChooseEngine(or(b.Engine, vmm.EngineAuto), b.KVMDevice); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	build := b.Build
-	if build == "" {
-		if build, err = buildFolder(); err != nil {
-			return nil, err
-		}
+	build, err := b.build()
+	if err != nil {
+		return nil, err
 	}
 	if g.kernel, err = boot.Open(kernelFile(build, or(b.Kernel, "6.12"))); err != nil {
 		return nil, fmt.Errorf("bench: kernel %q: %w", or(b.Kernel, "6.12"), err)
@@ -197,8 +195,11 @@ func Append(image, archive []byte) []byte {
 	return append(append(image, make([]byte, -len(image)&3)...), archive...)
 }
 
-// buildFolder is the folder build here, or in the nearest folder above.
-func buildFolder() (string, error) {
+// build is the folder that it says, or build here or in the nearest folder above.
+func (b *Bench) build() (string, error) {
+	if b.Build != "" {
+		return b.Build, nil
+	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

@@ -8,6 +8,7 @@ import (
 
 	"fifovm/harness"
 	"fifovm/harness/report"
+	"fifovm/harness/splat"
 )
 
 // Test runs the bench's tests and makes a subtest of each, PROGRAM/CHECK, so that
@@ -23,6 +24,11 @@ func Test(t *testing.T, b Bench) {
 	if err != nil {
 		t.Error(err)
 	}
+	symbols, err := b.symbols()
+	if err != nil {
+		t.Logf("the kernel's reports have no lines of source: %v", err)
+	}
+	defer symbols.Close()
 	for len(results) > 0 {
 		n := 1
 		for n < len(results) && results[n].Program == results[0].Program {
@@ -33,23 +39,37 @@ func Test(t *testing.T, b Bench) {
 		t.Run(program[0].Program, func(t *testing.T) {
 			for _, r := range program {
 				if r.Check == "" {
-					show(t, r)
+					show(t, r, symbols)
 					continue
 				}
-				t.Run(r.Check, func(t *testing.T) { show(t, r) })
+				t.Run(r.Check, func(t *testing.T) { show(t, r, symbols) })
 			}
 		})
 	}
 }
 
+// symbols are those of the kernel and the modules.
+func (b *Bench) symbols() (*splat.Symbols, error) {
+	build, err := b.build()
+	if err != nil {
+		return nil, err
+	}
+	var modules []string
+	for _, m := range b.Modules {
+		file, _, _ := strings.Cut(m, ",")
+		modules = append(modules, file)
+	}
+	return splat.Open(kernelFile(build, or(b.Kernel, "6.12")), modules...)
+}
+
 // show gives a test the result's verdict.
-func show(t *testing.T, r *harness.Result) {
+func show(t *testing.T, r *harness.Result, symbols *splat.Symbols) {
 	t.Helper()
 	switch r.Verdict {
 	case harness.Passed:
 		t.Logf("%.2f s in the guest's machine", r.Time.Seconds())
 	case harness.Failed:
-		t.Error("\n" + report.Failure(r, nil))
+		t.Error("\n" + report.Failure(r, symbols.Decode))
 	case harness.Skipped, harness.NotRun:
 		t.Skip(r.Reason)
 	}
