@@ -63,9 +63,39 @@ type Options struct {
 type unit struct {
 	program string
 	checks  []string // none: all that it has
+	whole   bool     // checks are all that it has
 	// done is how many of its checks, where none are named, have been run in
 	// guests that are gone.
 	done int
+}
+
+// What the agent takes of a command (guest/agent/agent.c: MAX_ARGS, MAX_LINE), less
+// what comes before the checks.
+const (
+	maxChecks     = 30
+	maxCheckBytes = 700
+)
+
+// command is what the agent is to run.
+func (u *unit) command() string {
+	if u.whole {
+		return u.program
+	}
+	return strings.Join(append([]string{u.program}, u.checks...), " ")
+}
+
+// split gives as much of the unit as a command can name, and the rest.
+func (u unit) split() (first unit, rest []unit) {
+	if u.whole {
+		return u, nil
+	}
+	size := 0
+	for i, c := range u.checks {
+		if size += len(c) + 1; i == maxChecks || i > 0 && size > maxCheckBytes {
+			return unit{program: u.program, checks: u.checks[:i]}, []unit{{program: u.program, checks: u.checks[i:]}}
+		}
+	}
+	return u, nil
 }
 
 // The results that are no test's, but of what a guest does before and after, have
@@ -133,6 +163,8 @@ func (r *runner) run(ctx context.Context) error {
 			}
 			u = unit{program: u.program, checks: checks[u.done:]}
 		}
+		u, rest := u.split()
+		queue = slices.Insert(queue, 0, rest...)
 		r.ran = append(r.ran, u.program)
 		alive, left := r.guest.run(u, &r.o, r.done)
 		if cause := context.Cause(ctx); cause != nil {
@@ -265,12 +297,14 @@ func (r *runner) chosen(queue []unit) ([]unit, error) {
 	var chosen []unit
 	for _, u := range queue {
 		if len(u.checks) == 0 {
-			u.checks = r.guest.checks(u.program, r.o.AnswerTime)
+			u.checks, u.whole = r.guest.checks(u.program, r.o.AnswerTime), true
 		}
 		if len(u.checks) == 0 && r.wanted(u.program) {
 			chosen = append(chosen, u)
 		}
+		n := len(u.checks)
 		u.checks = slices.DeleteFunc(u.checks, func(c string) bool { return !r.wanted(u.program + "/" + c) })
+		u.whole = u.whole && len(u.checks) == n
 		if len(u.checks) > 0 {
 			chosen = append(chosen, u)
 		}

@@ -50,8 +50,7 @@ func (g *Guest) run(u unit, o *Options, done func(*Result)) (alive bool, left []
 	p := &programRun{guest: g, unit: u, done: done, report: o.Reporter, began: time.Now(), time: o.TestTime, bound: newBound(g, o.TestTime)}
 	defer func() { p.bound.stop() }()
 	p.report.Running(p.running())
-	_, words := u.program, strings.Join(append([]string{u.program}, u.checks...), " ")
-	if err := g.send("run "+words, p.bound.late); err != nil {
+	if err := g.send("run "+u.command(), p.bound.late); err != nil {
 		return p.lost(err)
 	}
 	for {
