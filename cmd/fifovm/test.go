@@ -17,6 +17,7 @@ import (
 
 	"fifovm/harness"
 	"fifovm/harness/report"
+	"fifovm/harness/splat"
 	"fifovm/vmm/vmm"
 )
 
@@ -183,9 +184,10 @@ func writable(flag, path string) error {
 
 // reporter is all that wants to be told of results.
 func (t *tests) reporter() (report.Tee, error) {
-	var all report.Tee
+	decoder := report.NewDecoder(t.symbols())
+	all := report.Tee{decoder}
 	if t.artifacts != "" {
-		a, err := report.NewArtifacts(t.artifacts, nil)
+		a, err := report.NewArtifacts(t.artifacts, decoder.Whole)
 		if err != nil {
 			return nil, err
 		}
@@ -197,14 +199,33 @@ func (t *tests) reporter() (report.Tee, error) {
 			width = w
 		}
 	}
-	all = append(all, report.NewTerminal(os.Stdout, width, nil))
+	all = append(all, report.NewTerminal(os.Stdout, width, decoder.Short))
 	if t.junit != "" {
-		all = append(all, report.NewJUnit(t.junit))
+		all = append(all, report.NewJUnit(t.junit, decoder.Short))
 	}
 	if t.json != "" {
 		all = append(all, report.NewJSON(t.json))
 	}
 	return all, nil
+}
+
+// symbols are those of the kernel and of what is loaded into it, nil if there are
+// none: then reports of the kernel name functions and no lines.
+func (t *tests) symbols() *splat.Symbols {
+	kernel := builtKernel(t.kernel)
+	var modules []string
+	for _, m := range t.modules {
+		file, _, _ := strings.Cut(m, ",")
+		modules = append(modules, file)
+	}
+	// What is in the image is stripped.
+	name := filepath.Base(filepath.Dir(kernel))
+	if driver := built(filepath.Join("driver", name, "fifo_aio.ko")); len(modules) == 0 && exists(driver) {
+		modules = append(modules, driver)
+	}
+	// Files that can't be read are an error where they are used.
+	s, _ := splat.Open(kernel, modules...)
+	return s
 }
 
 // repeated runs the tests as often as is asked for. What is told at the end is

@@ -71,7 +71,7 @@ func (a *Artifacts) write(r *harness.Result) error {
 		"report.txt":  Failure(r, a.decode),
 		"output.txt":  text(r.Output),
 		"console.txt": text(r.Console),
-		"splat.txt":   text(r.Splat),
+		"splat.txt":   text(a.decoded(r.Splat)),
 		"plan.txt":    r.Plan,
 		"seed.txt":    strconv.FormatUint(r.Seed, 10) + "\n",
 		"command.txt": text([]string{r.Command}),
@@ -88,6 +88,14 @@ func (a *Artifacts) write(r *harness.Result) error {
 		}
 	}
 	return nil
+}
+
+// decoded is a kernel's report with what the symbols add to it.
+func (a *Artifacts) decoded(lines []string) []string {
+	if a.decode == nil {
+		return lines
+	}
+	return a.decode(lines)
 }
 
 func text(lines []string) string {

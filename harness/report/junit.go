@@ -14,16 +14,20 @@ import (
 // program, a testcase for each check. Elements and attributes are those of the
 // schema that Jenkins' plugin and its like share.
 type JUnit struct {
-	path string
-	host string
-	now  func() time.Time
-	err  error
+	path   string
+	decode func([]string) []string
+	host   string
+	now    func() time.Time
+	err    error
 }
 
 var _ Writer = (*JUnit)(nil)
 
-// NewJUnit writes the file path when the run has finished.
-func NewJUnit(path string) *JUnit { return &JUnit{path: path, host: "fifovm", now: time.Now} }
+// NewJUnit writes the file path when the run has finished. decode, unless nil,
+// adds to the kernel's reports.
+func NewJUnit(path string, decode func([]string) []string) *JUnit {
+	return &JUnit{path: path, decode: decode, host: "fifovm", now: time.Now}
+}
 
 type (
 	junitSuites struct {
@@ -100,7 +104,7 @@ func (j *JUnit) Finished(all []*harness.Result, err error) {
 			s.Skipped++
 			c.Skipped = &junitMessage{Message: strings.TrimSpace(r.Verdict.String() + ": " + r.Reason)}
 		case harness.Failed:
-			m := &junitMessage{Message: r.Reason, Type: string(r.Kind), Text: Failure(r, nil)}
+			m := &junitMessage{Message: r.Reason, Type: string(r.Kind), Text: Failure(r, j.decode)}
 			if r.Kind == harness.KindAssertion {
 				s.Failures++
 				c.Failure = m

@@ -94,7 +94,7 @@ func TestTerminal(t *testing.T) {
 
 func TestJUnit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "report.xml")
-	j := NewJUnit(path)
+	j := NewJUnit(path, nil)
 	j.now = func() time.Time { return time.Unix(1_800_000_000, 999) }
 	tell(j, results(), errors.New("stopped"))
 	if j.Err() != nil {
@@ -225,7 +225,7 @@ func TestUnwritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	all := Tee{a, NewTerminal(&b, 0, decode), NewJUnit(filepath.Join(dir, "no", "report.xml")), NewJSON(filepath.Join(dir, "no", "report.json"))}
+	all := Tee{a, NewTerminal(&b, 0, decode), NewJUnit(filepath.Join(dir, "no", "report.xml"), nil), NewJSON(filepath.Join(dir, "no", "report.json"))}
 	tell(all, results(), nil)
 	if !strings.HasSuffix(b.String(), "1 passed, 2 failed, 1 skipped, 1 not run\n") {
 		t.Errorf("the terminal has\n%s", &b)

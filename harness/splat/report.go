@@ -149,7 +149,7 @@ func (s *Scanner) Add(line string) {
 		}
 		s.begin(before, at, append(lines, line)...)
 		switch {
-		case framed.MatchString(t) && prior != "":
+		case framed.MatchString(t):
 			s.stage = toBar
 		case lone.MatchString(t):
 			s.stage = after
