@@ -113,21 +113,22 @@ func (r *Report) Reason(s *Symbols) string {
 	if message != "" {
 		reason += ": " + message
 	}
-	if driver != "" && !strings.Contains(reason, driver) && !r.inModule(title, site) {
+	if driver != "" && !strings.Contains(reason, driver) && !r.inModule(strings.HasPrefix(reason, "lockdep: ")) {
 		reason += ", from " + driver
 	}
 	return clip(reason, maxReason)
 }
 
-// inModule tells whether a report's own place is in a module.
-func (r *Report) inModule(title, site string) bool {
+// inModule tells whether a report's own place is in a module. Of locks, only
+// lockdep's own reports are about the place where they were taken.
+func (r *Report) inModule(lockdep bool) bool {
 	for _, line := range r.Lines {
 		t, _ := text(line)
 		m := reference.FindStringSubmatch(t)
 		if m == nil || m[4] == "" {
 			continue
 		}
-		if t == r.title || instruction.MatchString(t) || heldAt.MatchString(t) {
+		if t == r.title || instruction.MatchString(t) || lockdep && heldAt.MatchString(t) {
 			return true
 		}
 	}

@@ -73,7 +73,7 @@ func TestReasons(t *testing.T) {
 		{bar + "\nWARNING: possible circular locking dependency detected\n6.12.0 Not tainted\n------\nfifo_io/71 is trying to acquire lock:\nffff8880 (&q->lock){+.+.}-{3:3}, at: fifo_poll+0x1/0x2 [fifo_aio]\n\nbut task is already holding lock:\nffff8881 (&d->lock){+.+.}-{3:3}, at: fifo_open+0x1/0x2 [fifo_aio]\nstack backtrace:" + trace,
 			"lockdep: possible circular locking dependency detected: &q->lock at fifo_poll [fifo_aio]"},
 		{"BUG: sleeping function called from invalid context at kernel/locking/mutex.c:585\nin_atomic(): 1" + trace, "sleeping function called from invalid context, from fifo_read [fifo_aio]"},
-		{"BUG: scheduling while atomic: fifo_io/71/0x00000002" + trace, "scheduling while atomic, from fifo_read [fifo_aio]"},
+		{"BUG: scheduling while atomic: fifo_io/71/0x00000002\n1 lock held by fifo_io/71:\n #0: ffff8880 (q){+.+.}-{3:3}, at: fifo_lock+0x1/0x2 [fifo_aio]" + trace, "scheduling while atomic, from fifo_read [fifo_aio]"},
 		{"INFO: task fifo_io:71 blocked for more than 120 seconds." + trace, "hung task: fifo_io:71 blocked for more than 120 seconds, from fifo_read [fifo_aio]"},
 		{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [fifo_io:71]\nRIP: 0010:fifo_poll+0x1/0x2 [fifo_aio]" + trace, "soft lockup: CPU#0 stuck for 22s in fifo_poll [fifo_aio]"},
 		{"rcu: INFO: rcu_sched self-detected stall on CPU\nRIP: 0010:fifo_poll+0x1/0x2 [fifo_aio]" + trace, "RCU stall: rcu_sched self-detected stall on CPU in fifo_poll [fifo_aio]"},
