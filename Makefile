@@ -25,11 +25,11 @@ IMAGE := $(B)/guest.cpio
 PACKAGES := gcc libc6-dev make libaio-dev liburing-dev dpkg-dev \
 	flex bison bc libelf-dev xz-utils lz4 zstd kmod cpio rsync \
 	linux-source-6.12 linux-source-6.1 \
-	sparse perl \
+	sparse perl patch \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel driver driver-lint teeth image lab vm-test test-soft test-lab vm-test-all test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel driver driver-lint teeth image lab vm-test test-soft test-lab vm-test-all console example test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -76,8 +76,15 @@ lab: deps fifovm ## run CMD in the KVM lab, where KVM is real: make lab CMD="fif
 	@go build -o $(B)/fifovm-lab ./harness/lab/cmd/lab
 	@$(B)/fifovm-lab --file $(B)/fifovm:/bin/fifovm -- $(CMD)
 
-vm-test: fifovm image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft; CPUS, SEEDS
+vm-test: fifovm image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft; CPUS, SEEDS; JUnit in build/vm-test.xml
 	@harness/vm-test $(ENGINE) $(KERNEL)
+
+console: fifovm image ## a guest to type into, with the driver loaded; Ctrl-A h helps
+	@$(B)/fifovm run --kernel $(B)/kernel/6.12/vmlinux --initrd $(IMAGE) --cpus 2 --device edu --device fifo
+
+example: fifovm ## build examples/edu, a bench outside of this tree, and run its tests
+	@$(MAKE) --no-print-directory image KERNEL=6.12
+	@$(MAKE) --no-print-directory -C examples/edu test
 
 test-soft: fifovm ## Go tests of whole guests on engine soft, on 6.12 and on Debian's kernel
 	@$(MAKE) --no-print-directory image KERNEL="6.12 debian"
