@@ -46,3 +46,23 @@ func (k *Kernel) Symbol(addr uint64) string {
 	}
 	return fmt.Sprintf("%s+%#x", best.Name, addr-best.Value)
 }
+
+// Address gives the linear address of a function or variable of the kernel, by
+// its name; ok is false where the kernel's file has none of that name.
+func (k *Kernel) Address(name string) (addr uint64, ok bool) {
+	f, err := elf.Open(k.path)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close() // read only: closing cannot lose anything
+	symbols, err := f.Symbols()
+	if err != nil {
+		return 0, false
+	}
+	for i := range symbols {
+		if s := &symbols[i]; s.Name == name && s.Section != elf.SHN_UNDEF && elf.ST_TYPE(s.Info) != elf.STT_FILE {
+			return s.Value, true
+		}
+	}
+	return 0, false
+}
