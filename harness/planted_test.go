@@ -119,19 +119,19 @@ func TestPlanted(t *testing.T) {
 		{check: "crash", want: []string{`^failed planted/crash: test crashed: killed by signal 11 \(Segmentation fault\)$`}},
 		{check: "power_off", want: []string{`^failed planted/power_off: guest ended early: the guest ended by power off$`}},
 		{check: "reset", want: []string{`^failed planted/reset: guest ended early: the guest ended by reset$`}},
-		{check: "silence", want: []string{`^failed planted/silence: guest silent: no result after 40s of the guest's time; the guest's agent does not answer`}},
+		{check: "silence", splat: "CPU 0", want: []string{`^failed planted/silence: guest silent: no result after 40s of the guest's time; the guest's agent does not answer`}},
 		{check: "no_fault", want: []string{`^failed planted/no_fault: fault never fired: .*edu0/device:reset@1000000 on event never fired$`}},
-		{check: "oops", splat: "plant_oops", want: []string{`^failed planted/oops: kernel report: .*BUG: kernel NULL pointer dereference.*killed by signal 9`}},
-		{check: "warn", splat: "plant_warn", place: "WARN_ON", want: []string{`^failed planted/warn: kernel report: .*WARNING: `}},
+		{check: "oops", splat: "plant_oops", want: []string{`^failed planted/oops: kernel report: .*NULL pointer dereference.* in plant_oops, plant\.c:.*killed by signal 9`}},
+		{check: "warn", splat: "plant_warn", place: "WARN_ON", want: []string{`^failed planted/warn: kernel report: .*WARNING in plant_warn, plant\.c:`}},
 		{check: "panic", want: []string{`^failed planted/panic: kernel panic: kernel panic: planted$`}},
-		{check: "spin", want: []string{`^failed planted/spin: hang in the kernel: no result after 2s; the guest is busy`}},
-		{check: "spin_irqs_off", want: []string{`^failed planted/spin_irqs_off: hang in the kernel: no result after 2s; the guest is busy`}},
-		{check: "sleep_in_kernel", want: []string{`^failed planted/sleep_in_kernel: hang in the kernel: .*it can't be killed: it is stuck in the kernel`}},
+		{check: "spin", splat: "CPU 0", want: []string{`^failed planted/spin: hang in the kernel: no result after 2s; the guest is busy`}},
+		{check: "spin_irqs_off", splat: "CPU 0", want: []string{`^failed planted/spin_irqs_off: hang in the kernel: no result after 2s; the guest is busy`}},
+		{check: "sleep_in_kernel", splat: "plant_sleep", want: []string{`^failed planted/sleep_in_kernel: hang in the kernel: .*it can't be killed: it is stuck in the kernel, in plant_sleep \[plant\]$`}},
 	})
 	for _, test := range []struct {
 		check, reason string
 	}{
-		{"forget_reference", `module plant, which can't be unloaded: Resource temporarily unavailable`},
+		{"forget_reference", `module plant, which can't be unloaded: it is still in use`},
 		{"forget_pin", `1 pinned pages`},
 	} {
 		t.Run(test.check, func(t *testing.T) { p.leak(t, "2s", test.check, test.reason) })
