@@ -14,6 +14,8 @@ import (
 	"golang.org/x/term"
 
 	"fifovm/harness"
+	"fifovm/harness/monitor"
+	"fifovm/vmm/debug"
 	"fifovm/vmm/kvm"
 	"fifovm/vmm/vmm"
 	"fifovm/vmm/x86"
@@ -30,7 +32,8 @@ func runCommand() *cobra.Command {
 		Use:   "run --kernel FILE [flags]",
 		Short: "Boot a guest with its console here",
 		Long: `Boots a Linux kernel, with the guest's serial console (ttyS0) on this terminal or, where there is
-none, on standard input and output. On a terminal, Ctrl-A x leaves the guest and Ctrl-A h helps.
+none, on standard input and output. On a terminal, Ctrl-A x leaves the guest, Ctrl-A c opens the
+monitor (docs/console.md) and Ctrl-A h helps.
 The end of the input does not end the guest.
 
 The kernel's command line is "` + runWords + `", then the words of --append.
@@ -99,11 +102,17 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	if err := term.Start(); err != nil {
 		return false, errors.Join(err, m.Close())
 	}
+	session := debug.New(m, g.image)
+	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
+		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave})
 	term.Attach(m.Serial(0))
+	term.monitor.attach(monitor, session)
 	start := time.Now()
-	stop, err := m.Run(ctx)
+	stop, err := session.Run(ctx)
 	took := time.Since(start)
 	term.Attach(nil)
+	term.monitor.attach(nil, nil)
+	err = errors.Join(err, monitor.Close())
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
 	defer func() { err = errors.Join(err, g.bench.finish()) }()

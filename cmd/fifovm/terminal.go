@@ -18,6 +18,7 @@ const escape = 'A' & 0x1f // Ctrl-A
 
 const escapeHelp = "\r\n" +
 	"Ctrl-A x       leave the guest\r\n" +
+	"Ctrl-A c       the monitor, and back: look at the guest, and break its devices\r\n" +
 	"Ctrl-A b       send a break: the next key is a SysRq command to Linux\r\n" +
 	"Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n" +
 	"Ctrl-A h       this help\r\n"
@@ -33,13 +34,16 @@ type terminal struct {
 	started bool
 	saved   *term.State // nil: not a terminal
 	guard   *guard
+	monitor *prompt
 }
 
 // newTerminal makes a terminal that is not used yet. leave is called on Ctrl-A
 // x, and when there is nobody any more who reads the output. When ctx is done,
 // output that is stuck is given up soon.
 func newTerminal(ctx context.Context, in, out *os.File, leave func()) *terminal {
-	return &terminal{in: in, screen: newScreen(ctx, out, leave), keys: newKeys(), leave: leave}
+	t := &terminal{in: in, screen: newScreen(ctx, out, leave), keys: newKeys(), leave: leave}
+	t.monitor = newPrompt(t.screen)
+	return t
 }
 
 // Start begins to read, if that was not done yet.
@@ -61,6 +65,9 @@ func (t *terminal) Start() error {
 	}
 	go t.read(t.saved != nil)
 	go t.keys.send()
+	if t.saved != nil {
+		go t.monitor.serve()
+	}
 	return nil
 }
 
@@ -68,7 +75,7 @@ func (t *terminal) Start() error {
 func (t *terminal) Attach(guest vmm.SerialPort) { t.keys.attach(guest) }
 
 // Write shows what the guest prints.
-func (t *terminal) Write(p []byte) (int, error) { return t.screen.Write(p) }
+func (t *terminal) Write(p []byte) (int, error) { return t.monitor.show(p) }
 
 // Note says something of our own on standard error, among the guest's output.
 func (t *terminal) Note(text string) {
@@ -115,7 +122,11 @@ func (t *terminal) read(raw bool) {
 func (t *terminal) obey(input []byte, escaped bool) bool {
 	var rest []byte
 	flush := func() {
-		if len(rest) > 0 && !t.keys.put(rest, false) {
+		put := func(p []byte) bool { return t.keys.put(p, false) }
+		if t.monitor.open() {
+			put = t.monitor.put
+		}
+		if len(rest) > 0 && !put(rest) {
 			t.say("\a")
 		}
 		rest = nil
@@ -134,6 +145,9 @@ func (t *terminal) obey(input []byte, escaped bool) bool {
 		case b == 'b' || b == 'B':
 			flush()
 			t.keys.put(nil, false)
+		case b == 'c' || b == 'C':
+			flush()
+			t.monitor.toggle()
 		case b == 'h' || b == 'H' || b == '?':
 			t.say(escapeHelp)
 		}

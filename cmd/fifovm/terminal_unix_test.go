@@ -180,6 +180,36 @@ func testTerminal(t *testing.T, engine string) {
 				s.t.Error("an unknown escape sequence reached the guest")
 			}
 		}},
+		{"monitor", "", func(s *session) {
+			ready(s)
+			s.send(ctrlA + "c")
+			s.expect("(fifovm) ")
+			s.send("he\t\r")
+			s.expect("have the guest stand still")
+			s.send("nonsense\r")
+			s.expect("there is no command \"nonsense\"")
+			s.send("info\r")
+			s.expect("cpu 0: ")
+			s.send(ctrlA + "c" + "xyz")
+			s.expect("xyz") // the guest's echo
+			s.send(ctrlA + "c" + "quit\r")
+			s.end(0)
+		}},
+		{"SIGTERM in the monitor", "", func(s *session) {
+			ready(s)
+			s.send(ctrlA + "c")
+			s.expect("(fifovm) ")
+			s.send("pause\r")
+			s.signal(syscall.SIGTERM)
+			s.end(143)
+		}},
+		{"SIGKILL in the monitor", "", func(s *session) {
+			ready(s)
+			s.send(ctrlA + "c")
+			s.expect("(fifovm) ")
+			s.signal(syscall.SIGKILL)
+			s.end(137)
+		}},
 		{"leave", "", func(s *session) {
 			ready(s)
 			s.send(ctrlA + "x")
