@@ -13,6 +13,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -67,7 +68,7 @@ func merge(out string, args []string) error {
 	for _, arg := range args {
 		label, file, ok := strings.Cut(arg, "=")
 		if !ok || out == "" {
-			return fmt.Errorf("usage: mergejunit -o OUT LABEL=FILE...")
+			return errors.New("want -o OUT LABEL=FILE, and more of these")
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {

@@ -23,7 +23,7 @@ func results() []*harness.Result {
 			Output: []string{"# io.c:7: got 5", "not ok 2 writes"}, Console: []string{"up", "# \x07"}, Seed: 3, Command: "fifovm test io/writes"},
 		{Program: "io", Check: "locks", Verdict: harness.Skipped, Reason: "no card"},
 		{Program: "load", Verdict: harness.Failed, Kind: harness.KindKernel, Reason: "the kernel's log says: WARNING", Splat: []string{"WARNING: at f+0x1/0x2"},
-			Console: []string{"f+0x1/0x2"}, Files: map[string][]byte{"trace.txt": []byte("crossing\n")}},
+			Console: []string{"before", "WARNING: at f+0x1/0x2"}, Files: map[string][]byte{"trace.txt": []byte("crossing\n")}},
 		{Program: "load", Check: "again", Verdict: harness.NotRun, Reason: "interrupted"},
 	}
 }
@@ -53,6 +53,8 @@ skipped  io/locks (0.00 s): no card
 FAILED   load: the kernel's log says: WARNING
   the kernel's report:
   ! decoded WARNING: at f+0x1/0x2
+  the last lines of the console:
+  > before
 failed:
   io/writes
   load

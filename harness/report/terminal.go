@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -94,9 +95,9 @@ func Failure(r *harness.Result, decode func([]string) []string) string {
 		splat = decode(splat)
 	}
 	block(&b, "  the kernel's report:\n", "  ! ", splat)
-	if len(r.Splat) == 0 {
-		block(&b, "  the last lines of the console:\n", "  > ", r.Console)
-	}
+	// What is of the report is not said twice.
+	console := slices.DeleteFunc(slices.Clone(r.Console), func(line string) bool { return slices.Contains(r.Splat, line) })
+	block(&b, "  the last lines of the console:\n", "  > ", console)
 	if r.Artifacts != "" {
 		fmt.Fprintf(&b, "  all of it is in %s\n", r.Artifacts)
 	}
