@@ -101,6 +101,9 @@ func (r *ring) inspectCompletion(w io.Writer, read func(addr uint64, p []byte) e
 		fmt.Fprintf(w, "      %4d: %v\n", i, err)
 		return
 	}
+	if b == [compSize]byte{} {
+		return // in the first round: not written yet
+	}
 	le := binary.LittleEndian
 	who := "taken by the driver"
 	if (r.s.CompTail-i)&r.compMask() <= (r.s.CompTail-r.s.CompHead)&r.compMask() {

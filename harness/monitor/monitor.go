@@ -233,7 +233,10 @@ func (m *Monitor) place(addr uint64) string {
 }
 
 func (m *Monitor) event(e debug.Event) string {
-	if e.Reason == debug.Watchpoint {
+	switch e.Reason {
+	case debug.Paused:
+		return e.Reason.String() // at no address in particular
+	case debug.Watchpoint:
 		return fmt.Sprintf("%v on cpu %d: %d bytes at %s", e.Reason, e.CPU, e.Watch.Size, m.place(e.Address))
 	}
 	return fmt.Sprintf("%v on cpu %d at %s", e.Reason, e.CPU, m.place(e.Address))
