@@ -104,7 +104,8 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	}
 	session := debug.New(m, g.image)
 	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
-		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave})
+		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
+		More: []monitor.Command{gdbCommand(ctx, session, leave, term.Note)}})
 	term.Attach(m.Serial(0))
 	term.monitor.attach(monitor, session)
 	start := time.Now()

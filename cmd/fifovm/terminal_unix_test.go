@@ -190,6 +190,8 @@ func testTerminal(t *testing.T, engine string) {
 			s.expect("there is no command \"nonsense\"")
 			s.send("info\r")
 			s.expect("cpu 0: ")
+			s.send("gdb 0\r")
+			s.expect("gdb may connect: target remote ")
 			s.send(ctrlA + "c" + "xyz")
 			s.expect("xyz") // the guest's echo
 			s.send(ctrlA + "c" + "quit\r")
