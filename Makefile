@@ -21,11 +21,12 @@ FUZZTIME ?= 30s
 B     := build
 IMAGE := $(B)/guest.cpio
 
-# Debian packages, by what they are for: the guest's programs, its kernels, the driver, the lab.
+# Debian packages, by what they are for: the guest's programs, its kernels, the driver, tests of what others read, the lab.
 PACKAGES := gcc libc6-dev make libaio-dev liburing-dev dpkg-dev \
 	flex bison bc libelf-dev xz-utils lz4 zstd kmod cpio rsync \
 	linux-source-6.12 linux-source-6.1 \
 	sparse perl patch \
+	gdb libxml2-utils python3 \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
@@ -79,8 +80,8 @@ lab: deps fifovm ## run CMD in the KVM lab, where KVM is real: make lab CMD="fif
 vm-test: fifovm image ## boot a guest and run its tests: ENGINE=auto (default), kvm or soft; CPUS, SEEDS; JUnit in build/vm-test.xml
 	@harness/vm-test $(ENGINE) $(KERNEL)
 
-console: fifovm image ## a guest to type into, with the driver loaded; Ctrl-A h helps
-	@$(B)/fifovm run --kernel $(B)/kernel/6.12/vmlinux --initrd $(IMAGE) --cpus 2 --device edu --device fifo
+console: fifovm image ## a guest to type into, with the driver loaded: Ctrl-A c opens the monitor, Ctrl-A h helps
+	@$(B)/fifovm console --cpus 2
 
 example: fifovm ## build examples/edu, a bench outside of this tree, and run its tests
 	@$(MAKE) --no-print-directory image KERNEL=6.12
