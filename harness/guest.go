@@ -101,8 +101,12 @@ func start(ctx context.Context, o Options) (g *Guest, failed *Result, err error)
 	}
 }
 
-// errLate is the silence of a guest.
-var errLate = errors.New("no answer")
+// errLate is the silence of a guest, and errInterrupted the end of one that the
+// run's end has stopped.
+var (
+	errLate        = errors.New("no answer")
+	errInterrupted = errors.New("interrupted")
+)
 
 // next gives the agent's next line, or why there is none. Of the line before, all
 // is done: a guest that waits for that goes on.
@@ -142,7 +146,7 @@ func (g *Guest) ending() error {
 	case g.err != nil:
 		return g.err
 	case g.stop == vmm.Paused:
-		return errors.New("interrupted")
+		return errInterrupted
 	}
 	return fmt.Errorf("the guest ended by %v", g.stop)
 }

@@ -261,6 +261,14 @@ func (g *Guest) quiet() bool {
 // lost judges the test during which the guest went, or did not go on.
 func (p *programRun) lost(err error) (alive bool, left []unit) {
 	g := p.guest
+	if errors.Is(err, errInterrupted) {
+		// That says nothing of the test: it was not run.
+		u := unit{program: p.unit.program, done: p.ktap.seen}
+		if len(p.unit.checks) > 0 {
+			u = unit{program: p.unit.program, checks: slices.Clone(p.unit.checks[min(p.ktap.seen, len(p.unit.checks)):])}
+		}
+		return false, []unit{u}
+	}
 	r := p.next()
 	r.Verdict = Failed
 	rest := p.left()
