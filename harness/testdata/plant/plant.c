@@ -48,7 +48,7 @@ static noinline void plant_use_after_free(unsigned long user)
 		return;
 	OPTIMIZER_HIDE_VAR(p);
 	kfree(p);
-	pr_debug("%d\n", READ_ONCE(*p));
+	plant_nowhere = READ_ONCE(*p) ? p : NULL;
 }
 
 /* Lockdep's: nobody waits here, but two who did both might. */
