@@ -26,6 +26,7 @@ others. docs/console.md is a tour.
 		},
 	}
 	g.flags(c.Flags())
+	gdbFlag(c.Flags(), &g)
 	c.Flags().BoolVar(&noReboot, "no-reboot", false, "end when the guest reboots")
 	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how long the guest ran; on engine soft also how many instructions, and how fast")
 	return c

@@ -5,16 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/spf13/pflag"
 
 	"fifovm/harness/monitor"
 	"fifovm/vmm/debug"
 	"fifovm/vmm/gdb"
 )
 
-// gdbCommand is the monitor's command that lets gdb in until ctx is done, once.
-func gdbCommand(ctx context.Context, s *debug.Session, kill func(), note func(string)) monitor.Command {
+func gdbFlag(f *pflag.FlagSet, g *guest) {
+	f.StringVar(&g.gdb, "gdb", "", "let gdb connect to `port`, or HOST:PORT; the guest does not wait for it")
+}
+
+// gdbCommand is the monitor's command that lets gdb in, once, until ctx is done or
+// the guest has ended. wait is for after that: until gdb is gone.
+func gdbCommand(ctx context.Context, s *debug.Session, kill func(), note func(string)) (c monitor.Command, wait func()) {
 	open := false
-	return monitor.Command{Name: "gdb", Args: "PORT", Help: "let gdb connect to a port of this host: target remote :PORT",
+	var served sync.WaitGroup
+	c = monitor.Command{Name: "gdb", Args: "PORT", Help: "let gdb connect to a port of this host: target remote :PORT",
 		Run: func(args []string, w io.Writer) error {
 			switch {
 			case open:
@@ -28,11 +37,12 @@ func gdbCommand(ctx context.Context, s *debug.Session, kill func(), note func(st
 			}
 			open = true
 			fmt.Fprintf(w, "gdb may connect: target remote %s\n", l.Addr())
-			go func() {
+			served.Go(func() {
 				if err := gdb.Serve(ctx, l, gdb.Config{Session: s, Kill: kill}); err != nil && ctx.Err() == nil {
 					note("gdb: " + err.Error())
 				}
-			}()
+			})
 			return nil
 		}}
+	return c, served.Wait
 }

@@ -29,7 +29,8 @@ type guest struct {
 	cpus                   int
 	engine, kvmDevice      string
 	seed                   seed
-	paced                  bool // see vmm.Config
+	paced                  bool   // see vmm.Config
+	gdb                    string // where gdb may connect
 	bench                  bench
 	modules, programs      []string // see bench.Bench
 

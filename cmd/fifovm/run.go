@@ -56,6 +56,7 @@ boot is in FILE-2.
 		RunE: func(c *cobra.Command, _ []string) error { return runGuest(c.Context(), &g, noReboot, stats) },
 	}
 	g.flags(c.Flags())
+	gdbFlag(c.Flags(), &g)
 	c.Flags().BoolVar(&noReboot, "no-reboot", false, "end when the guest reboots")
 	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how long the guest ran; on engine soft also how many instructions, and how fast")
 	return c
@@ -99,13 +100,19 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	if err != nil {
 		return false, err
 	}
+	session := debug.New(m, g.image)
+	letGDB, gdbGone := gdbCommand(ctx, session, leave, term.Note)
+	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
+		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
+		More: []monitor.Command{letGDB}})
+	if g.gdb != "" {
+		if err := letGDB.Run([]string{g.gdb}, os.Stderr); err != nil {
+			return false, errors.Join(fmt.Errorf("--gdb: %w", err), m.Close())
+		}
+	}
 	if err := term.Start(); err != nil {
 		return false, errors.Join(err, m.Close())
 	}
-	session := debug.New(m, g.image)
-	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
-		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
-		More: []monitor.Command{gdbCommand(ctx, session, leave, term.Note)}})
 	term.Attach(m.Serial(0))
 	term.monitor.attach(monitor, session)
 	start := time.Now()
@@ -113,6 +120,7 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	took := time.Since(start)
 	term.Attach(nil)
 	term.monitor.attach(nil, nil)
+	gdbGone()
 	err = errors.Join(err, monitor.Close())
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on

@@ -36,13 +36,19 @@ type session struct {
 // look at it any more.
 func start(t *testing.T, engine, script string, args ...string) *session {
 	t.Helper()
+	return startCommand(t, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, script)}, args...)...)
+}
+
+// startCommand runs any of fifovm's commands so.
+func startCommand(t *testing.T, args ...string) *session {
+	t.Helper()
 	user, tty, err := pty.Open()
 	if err != nil {
 		t.Skip(err)
 	}
 	s := &session{t: t, user: user, tty: tty, ended: make(chan struct{}), changed: make(chan struct{}, 1)}
 	s.before = s.state()
-	s.process = exec.Command(program, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, script)}, args...)...)
+	s.process = exec.Command(program, args...)
 	s.process.Stdin, s.process.Stdout, s.process.Stderr = tty, tty, tty
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
