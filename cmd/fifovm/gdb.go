@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -20,8 +22,8 @@ func gdbFlag(f *pflag.FlagSet, g *guest) {
 
 // gdbCommand is the monitor's command that lets gdb in, once, until ctx is done or
 // the guest has ended. wait is for after that: until gdb is gone.
-func gdbCommand(ctx context.Context, s *debug.Session, kill func(), note func(string)) (c monitor.Command, wait func()) {
-	open := false
+func gdbCommand(ctx context.Context, s *debug.Session, kernel string, kill func(), note func(string)) (c monitor.Command, wait func()) {
+	open, folder := false, ""
 	var served sync.WaitGroup
 	c = monitor.Command{Name: "gdb", Args: "PORT", Help: "let gdb connect to a port of this host: target remote :PORT",
 		Run: func(args []string, w io.Writer) error {
@@ -35,14 +37,39 @@ func gdbCommand(ctx context.Context, s *debug.Session, kill func(), note func(st
 			if err != nil {
 				return err
 			}
+			cfg := gdb.Config{Session: s, Kill: kill}
+			// What gdb can do without, it does without.
+			if folder, err = os.MkdirTemp("", "fifovm-gdb"); err == nil {
+				modules := ""
+				if linux, err := debug.OpenLinux(kernel, moduleOf(kernel)); err == nil {
+					modules = filepath.Join(folder, "modules")
+					cfg.Linux, cfg.ModuleScript = linux, modules
+				}
+				script, err := gdb.Script(l.Addr(), kernel, "", modules)
+				file := filepath.Join(folder, "gdb")
+				if err == nil && os.WriteFile(file, []byte(script), 0o644) == nil {
+					fmt.Fprintf(w, "with symbols: gdb -x %s\n", file)
+				}
+			}
 			open = true
 			fmt.Fprintf(w, "gdb may connect: target remote %s\n", l.Addr())
 			served.Go(func() {
-				if err := gdb.Serve(ctx, l, gdb.Config{Session: s, Kill: kill}); err != nil && ctx.Err() == nil {
+				if err := gdb.Serve(ctx, l, cfg); err != nil && ctx.Err() == nil {
 					note("gdb: " + err.Error())
 				}
 			})
 			return nil
 		}}
-	return c, served.Wait
+	return c, func() {
+		served.Wait()
+		if folder != "" {
+			_ = os.RemoveAll(folder) // scratch
+		}
+	}
+}
+
+// moduleOf is the driver with its symbols, as guest/driver/build leaves it for a
+// kernel that make has built.
+func moduleOf(kernel string) string {
+	return built(filepath.Join("driver", filepath.Base(filepath.Dir(kernel)), "fifo_aio.ko"))
 }

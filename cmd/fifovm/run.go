@@ -101,7 +101,7 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 		return false, err
 	}
 	session := debug.New(m, g.image)
-	letGDB, gdbGone := gdbCommand(ctx, session, leave, term.Note)
+	letGDB, gdbGone := gdbCommand(ctx, session, builtKernel(g.kernel), leave, term.Note)
 	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
 		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
 		More: []monitor.Command{letGDB}})
