@@ -1,12 +1,14 @@
 package debug
 
 import (
+	"bytes"
 	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,12 +45,30 @@ const (
 // onEngines runs a test on each engine that runs guests here.
 func onEngines(t *testing.T, f func(t *testing.T, engine string)) {
 	for _, engine := range []string{vmm.EngineSoft, vmm.EngineKVM} {
-		t.Run(engine, func(t *testing.T) {
-			if engine == vmm.EngineKVM {
-				t.Skip("not there yet on KVM")
-			}
-			f(t, engine)
-		})
+		t.Run(engine, func(t *testing.T) { f(t, engine) })
+	}
+}
+
+// stops is what an engine can stop at here.
+func stops(t *testing.T, engine string) kvm.Stops {
+	t.Helper()
+	if engine == vmm.EngineSoft {
+		return kvm.Stops{Steps: true, Breakpoints: true, Watchpoints: true, INT3: true}
+	}
+	s, err := kvm.CanStop("")
+	if errors.Is(err, kvm.ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func needBreakpoints(t *testing.T, engine string) {
+	t.Helper()
+	if s := stops(t, engine); !s.Breakpoints && !s.INT3 {
+		t.Skip("this host's KVM has no breakpoints")
 	}
 }
 
@@ -162,7 +182,35 @@ func (g *guest) end() {
 
 func TestBreakpoint(t *testing.T) { onEngines(t, testBreakpoint) }
 
+// TestManyBreakpoints: more than a processor has debug registers, and the code
+// reads as it is.
+func TestManyBreakpoints(t *testing.T) { onEngines(t, testManyBreakpoints) }
+
+func testManyBreakpoints(t *testing.T, engine string) {
+	if !stops(t, engine).INT3 {
+		t.Skip("this host's KVM does not stop at INT3")
+	}
+	g := start(t, newSession(t, engine, program))
+	at := []uint64{0x0, 0x5, 0xa, 0xc, 0xe, 0x10, 0x12, 0x14, 0x16}
+	for _, a := range at {
+		g.must(g.SetBreakpoint(codeAt + a))
+	}
+	order := slices.Concat(at[:8], at[3:8], at[3:8], at[8:])
+	for i, want := range order {
+		if e := g.next(Breakpoint); e.Address != codeAt+want {
+			t.Fatalf("stop %d is at %#x, want %#x", i, e.Address, codeAt+want)
+		}
+		code := make([]byte, len(program))
+		g.must(g.Read(0, codeAt, code))
+		if !bytes.Equal(code, program) {
+			t.Fatalf("the code reads % x", code)
+		}
+	}
+	g.end()
+}
+
 func testBreakpoint(t *testing.T, engine string) {
+	needBreakpoints(t, engine)
 	g := start(t, newSession(t, engine, program))
 	g.must(g.SetBreakpoint(again))
 	for i := range uint64(3) {
@@ -198,6 +246,10 @@ func testStep(t *testing.T, engine string) {
 	if g.Step(1) == nil {
 		t.Error("a CPU that is not there steps")
 	}
+	if s := stops(t, engine); !s.Breakpoints && !s.INT3 {
+		g.end()
+		return
+	}
 	// A breakpoint in the way of a step is no stop, and one that is stepped onto
 	// is one when the guest goes on.
 	g.must(g.SetBreakpoint(codeAt + 0x10))
@@ -215,6 +267,9 @@ func testStep(t *testing.T, engine string) {
 func TestWatchpoint(t *testing.T) { onEngines(t, testWatchpoint) }
 
 func testWatchpoint(t *testing.T, engine string) {
+	if !stops(t, engine).Watchpoints {
+		t.Skip("this host's KVM has no watchpoints")
+	}
 	for _, test := range []struct {
 		kind  x86.WatchKind
 		stops []uint64
@@ -250,6 +305,7 @@ func testWatchpoint(t *testing.T, engine string) {
 func TestMemoryAndRegisters(t *testing.T) { onEngines(t, testMemoryAndRegisters) }
 
 func testMemoryAndRegisters(t *testing.T, engine string) {
+	needBreakpoints(t, engine)
 	g := start(t, newSession(t, engine, program))
 	g.must(g.SetBreakpoint(again))
 	g.next(Breakpoint)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type Engine struct {
 	irq      interrupts
 	bells    sync.Map      // the set of *Doorbell that are open
 	wake     chan struct{} // an earlier clock event was scheduled
+	debug    debugger
 }
 
 // New makes the virtual machine and its CPUs, all as after power-on.
@@ -156,6 +158,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil // without this the CPUs would do a little before they hear of it
 	}
+	if t := e.takeQueued(); t != nil {
+		return t
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e.stopping.Store(false)
@@ -175,16 +180,31 @@ func (e *Engine) Run(ctx context.Context) error {
 		defer close(events)
 		e.runEvents(ctx)
 	}()
-	results := make(chan error, len(e.vcpus))
-	for _, c := range e.vcpus {
+	cpus := e.vcpus
+	var errs []error
+	if e.debug.Stepping {
+		cpus = cpus[e.debug.Step:][:1]
+	} else {
+		for _, c := range cpus {
+			if c.passing {
+				errs = append(errs, c.do(c.passBreakpoint))
+			}
+		}
+		errs = append(errs, e.patch())
+		if err := errors.Join(errs...); err != nil {
+			cancel()
+		}
+		errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	}
+	results := make(chan error, len(cpus))
+	for _, c := range cpus {
 		c.commands <- func() {
 			err := c.loop()
 			cancel()
 			results <- err
 		}
 	}
-	var errs []error
-	for range e.vcpus {
+	for range cpus {
 		if err := <-results; err != nil {
 			errs = append(errs, err)
 		}
@@ -193,11 +213,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		<-kicked
 	}
 	<-events
+	e.unpatch()
 	e.answerAll()
-	if len(errs) > 0 {
-		return errs[0] // a CPU that fails makes the others' errors worthless
-	}
-	return nil
+	return e.outcome(errs)
 }
 
 // Stop does nothing: a context that is done reaches the CPUs by itself.

@@ -29,6 +29,8 @@ type buffers struct {
 	regs   kvm.Regs
 	sregs  kvm.Sregs
 
+	guestDebug guestDebug
+
 	attribute attribute
 	value     uint64 // of the attribute
 }

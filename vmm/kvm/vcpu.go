@@ -37,6 +37,9 @@ type vcpu struct {
 	hostTSC  uint64 // see setTSC
 	exactTSC bool
 	buf      buffers
+	control  uint32 // what setGuestDebug has set
+	passing  bool   // the breakpoint at pass was told of: the CPU goes past it
+	pass     uint64 // linear
 }
 
 func newVCPU(e *Engine, index int) (*vcpu, error) {
@@ -122,23 +125,25 @@ func (c *vcpu) kick() {
 
 // loop runs the CPU until the engine stops, with no access left half done.
 func (c *vcpu) loop() error {
-	atomic.AndUint32(c.word, ^uint32(immediateExit))
-	for {
-		if c.engine.stopping.Load() {
-			return c.complete()
-		}
-		if err := c.step(); err != nil {
-			return err
-		}
+	if err := c.beginDebug(); err != nil {
+		return err
 	}
+	err := c.loopUntil(nil)
+	if e := c.withoutDebug(); err == nil {
+		err = e
+	}
+	return err
 }
+
+// clearKick forgets the kicks up to now.
+func (c *vcpu) clearKick() { atomic.AndUint32(c.word, ^uint32(immediateExit)) }
 
 // complete finishes an access whose exit has been answered but which the CPU
 // has not taken yet: KVM does so on the next entry, and with the flag set it
 // executes nothing more. An access in several parts exits for each of them.
 func (c *vcpu) complete() error {
 	atomic.OrUint32(c.word, immediateExit)
-	defer atomic.AndUint32(c.word, ^uint32(immediateExit))
+	defer c.clearKick()
 	for {
 		switch errno := c.enter(); errno {
 		case unix.EINTR, unix.EAGAIN:
@@ -174,6 +179,9 @@ func (c *vcpu) enter() unix.Errno {
 
 // exit answers the access that made the CPU leave the guest.
 func (c *vcpu) exit() error {
+	if kvm.ExitType(c.run.ExitReason) == kvm.EXITDEBUG && c.control != 0 {
+		return c.debugExit()
+	}
 	switch kvm.ExitType(c.run.ExitReason) {
 	case kvm.EXITIO:
 		c.port()
