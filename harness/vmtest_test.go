@@ -87,7 +87,7 @@ func (h *vmTestHost) run(t *testing.T, args ...string) (status int, output strin
 	write("build/guest/tests/boot", "")
 	write("direct", "")
 	write("fails", h.fails)
-	for _, p := range []string{"harness", "vmm/kvm", "vmm/vmm"} {
+	for _, p := range []string{"harness", "vmm/kvm", "vmm/vmm", "vmm/debug", "vmm/gdb"} {
 		write("build/tests/"+p+"/test", fakeTests)
 		write(p+"/doc.go", "")
 	}
@@ -159,21 +159,21 @@ func TestVMTestGo(t *testing.T) {
 		status int
 		retold int // how often the output tells of another lab
 	}{
-		{"all passes", []labRun{all, all, all}, []call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 0},
+		{"all passes", []labRun{all, all, all, all, all}, []call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 0},
 		{"the lab falls silent",
-			[]labRun{{passA + skipB + beginC + silent, 123}, all, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA|TestB"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
+			[]labRun{{passA + skipB + beginC + silent, 123}, all, all, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA|TestB"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 1},
 		{"a lab's time is up",
-			[]labRun{all, {passA + beginC + timeUp, 124}, all, all},
-			[]call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/kvm", "TestA"}, {"vmm/vmm", ""}}, 0, 1},
-		{"a lab never starts", []labRun{{silent, 123}, all, all, all},
-			[]call{{"harness", ""}, {"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
+			[]labRun{all, {passA + beginC + timeUp, 124}, all, all, all, all},
+			[]call{{"harness", ""}, {"vmm/kvm", ""}, {"vmm/kvm", "TestA"}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 1},
+		{"a lab never starts", []labRun{{silent, 123}, all, all, all, all, all},
+			[]call{{"harness", ""}, {"harness", ""}, {"vmm/kvm", ""}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 1},
 		{"a guest falls silent",
-			[]labRun{{passA + silentC + "FAIL\n", 1}, all, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
+			[]labRun{{passA + silentC + "FAIL\n", 1}, all, all, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 1},
 		{"a test's time is up",
-			[]labRun{{passA + late, 2}, all, all, all},
-			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}}, 0, 1},
+			[]labRun{{passA + late, 2}, all, all, all, all, all},
+			[]call{{"harness", ""}, {"harness", "TestA"}, {"vmm/kvm", ""}, {"vmm/vmm", ""}, {"vmm/debug", ""}, {"vmm/gdb", ""}}, 0, 1},
 		{"three silences",
 			[]labRun{{passA + beginC + silent, 123}, {skipB + silentC, 1}, {passC + timeUp, 124}},
 			[]call{{"harness", ""}, {"harness", "TestA"}, {"harness", "TestA|TestB"}}, 124, 2},
@@ -294,7 +294,9 @@ func TestVMTestEngine(t *testing.T) {
 		{"Go on KVM here", vmTestHost{kvm: true}, "--go kvm 6.12", 0, doctor +
 			"harness kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
 			"vmm/kvm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
-			"vmm/vmm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestBare/kvm\n", 0, ""},
+			"vmm/vmm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestBare/kvm\n" +
+			"vmm/debug kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run Test(Breakpoint|ManyBreakpoints|Step|Watchpoint|MemoryAndRegisters|Pause)/kvm\n" +
+			"vmm/gdb kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestProtocol/kvm\n", 0, ""},
 		{"no engine", vmTestHost{}, "", 2, "", 0, `engine ""`},
 		{"wrong engine", vmTestHost{}, "warp 6.12", 2, "", 0, `engine "warp" (there is auto kvm soft)`},
 		{"Go without an engine", vmTestHost{}, "--go auto 6.12", 2, "", 0, `engine "auto" (there is kvm soft)`},
