@@ -269,7 +269,7 @@ func (t *tests) options(names []string, reporter harness.Reporter) harness.Optio
 		Host:       &t.bench.host,
 		BootTime:   t.bootTime,
 		TestTime:   t.testTime,
-		AnswerTime: t.testTime,
+		AnswerTime: max(t.testTime, slowAnswer),
 		Reporter:   reporter,
 		Symbol:     t.image.Symbol,
 		Plan:       t.bench.plan,
@@ -288,6 +288,10 @@ func (t *tests) options(names []string, reporter harness.Reporter) harness.Optio
 	}
 	return o
 }
+
+// slowAnswer bounds what is no test's: kmemleak's scans before the end take a debug
+// kernel over a minute.
+const slowAnswer = 5 * time.Minute
 
 // notAgain are flags that do not make a test what it is.
 var notAgain = []string{"run", "skip", "list", "repeat", "junit", "json", "artifacts", "trace", "verbose", "seed"}
