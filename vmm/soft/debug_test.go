@@ -115,3 +115,29 @@ func TestWatchedPage(t *testing.T) {
 		t.Errorf("with a watched page the run ends in\n%s, without in\n%s", got, want)
 	}
 }
+
+// TestWatchedInvlpg: INVLPG drops the translation of a watched page as well.
+func TestWatchedInvlpg(t *testing.T) {
+	g := newGuest(t, 1,
+		[]byte{0x8b, 0x03, 0x89, 0x43, 8, 0xeb, 0}, // mov eax, [rbx]; mov [rbx+8], eax; jmp
+		[]byte{0x0f, 0x01, 0x3b},                   // invlpg [rbx]
+		hlt)
+	g.start.CPUs[0].GPR[x86.RBX] = testData
+	g.set()
+	if err := g.engine.SetDebug(&x86.Debug{Watchpoints: []x86.Watchpoint{{Address: testData + 0x100, Size: 1, Kind: x86.WatchAccess}}}); err != nil {
+		t.Fatal(err)
+	}
+	pair := &g.cpu.tlbs[tlbSupervisor]
+	g.run(2)
+	for _, tlb := range []*tlb{&pair.rd, &pair.wr} {
+		if tlb.watchedPage(testData, 1) == nil {
+			t.Error("the page is not in the TLB: the test has no point")
+		}
+	}
+	g.run(10)
+	for _, tlb := range []*tlb{&pair.rd, &pair.wr} {
+		if tlb.watchedPage(testData, 1) != nil {
+			t.Error("the page is still in the TLB")
+		}
+	}
+}
