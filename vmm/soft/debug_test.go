@@ -133,6 +133,7 @@ func TestWatchedInvlpg(t *testing.T) {
 		if tlb.watchedPage(testData, 1) == nil {
 			t.Error("the page is not in the TLB: the test has no point")
 		}
+		tlb.entry[testData>>pageShift%tlbEntries].flags, tlb.large = 0, false // as of a small page
 	}
 	g.run(10)
 	for _, tlb := range []*tlb{&pair.rd, &pair.wr} {
