@@ -237,7 +237,7 @@ func TestDriverLoading(t *testing.T) {
 	m := load(t, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: [2]io.Writer{&s.console}}, kernel,
 		"console=ttyS0 panic=-1 loglevel=5", module)
 	wait := s.run(t.Context(), m)
-	s.expect(`agent: fifo_aio.ko "": Exec format error`)
+	s.expect(`agent: fifo_aio.ko "" does not load: Exec format error`)
 	s.expect("$ ")
 	s.command("ls -d /sys/kernel/tracing/events /sys/kernel/debug/bdi && echo both are 'there'", "both are there")
 	s.powerOff(wait)
