@@ -18,7 +18,8 @@ import (
 //
 // It knows where to look from the kernel's symbols, and what is there from the
 // debug information of the modules' files. The kernel must be where it was linked
-// for: without address space randomization (nokaslr).
+// for, as it is with package boot, which does what a bzImage's decompressor does
+// but for address space randomization.
 type Linux struct {
 	list  uint64 // address of the kernel's list of modules
 	files map[string]string
@@ -170,7 +171,7 @@ func (k *Linux) modules(s *Session) ([]Module, error) {
 		list = append(list, k.module(g, at-uint64(k.struc.list)))
 	}
 	if g.err != nil {
-		return nil, fmt.Errorf("the kernel's list of modules: %w: is this the guest's kernel, without KASLR (nokaslr), and has it come so far?", g.err)
+		return nil, fmt.Errorf("the kernel's list of modules: %w: is this the guest's kernel, and has it come so far?", g.err)
 	}
 	return list, nil
 }
