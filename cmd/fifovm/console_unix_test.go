@@ -41,11 +41,15 @@ func TestConsole(t *testing.T) {
 	s.send(toggle)
 	late := time.After(bound)
 	for !strings.Contains(s.text(), "65536 of 65536 bytes in the FIFO") {
+		// One question at a time: the monitor is to have answered this one, of two channels.
+		answers := strings.Count(s.text(), "bytes in the FIFO") + 2
 		s.send("device fifo0\r")
-		select {
-		case <-s.changed:
-		case <-late:
-			t.Fatalf("the FIFO does not fill; there is %q", s.text())
+		for strings.Count(s.text(), "bytes in the FIFO") < answers {
+			select {
+			case <-s.changed:
+			case <-late:
+				t.Fatalf("the FIFO does not fill; there is %q", s.text())
+			}
 		}
 	}
 	s.send("break nowhere\r")
