@@ -63,7 +63,6 @@ func TestDevices(t *testing.T) {
 				Tests:    []string{"devices"},
 				Host:     &host,
 				BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
-				Reporter: nobody{},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +70,7 @@ func TestDevices(t *testing.T) {
 			// None of the checks has found nothing to check.
 			for _, r := range results {
 				if r.Verdict != Passed {
-					t.Error(told(r))
+					t.Error(r)
 				}
 			}
 			if len(results) < 5 {
@@ -134,7 +133,6 @@ func TestFaults(t *testing.T) {
 				Alone:    true,
 				Judge:    func() error { return Unfired(host.Left()) },
 				BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
-				Reporter: nobody{},
 			})
 			if err != nil {
 				t.Fatal(err)

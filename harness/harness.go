@@ -16,7 +16,6 @@ package harness
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"regexp"
 	"slices"
@@ -44,7 +43,7 @@ type Options struct {
 	// answer, on the host's clock. On engine soft a test may also take no more
 	// than idleFactor times TestTime on the guest's.
 	BootTime, TestTime, AnswerTime time.Duration
-	// Reporter is told of everything.
+	// Reporter is told of everything; nil: nobody is.
 	Reporter Reporter
 	// Console, if not nil, takes what the guests print, and Output what the tests
 	// print, both as it comes.
@@ -69,12 +68,21 @@ type unit struct {
 	done int
 }
 
-// What the agent takes of a command (guest/agent/agent.c: MAX_ARGS, MAX_LINE), less
-// what comes before the checks.
+// What one command names, well below what the agent takes (guest/agent/agent.c:
+// MAX_ARGS, MAX_LINE).
 const (
 	maxChecks     = 30
 	maxCheckBytes = 700
 )
+
+// units are the tests as they are named to Options.
+func units(tests []string) (all []unit) {
+	for _, name := range tests {
+		words := strings.Split(name, "/")
+		all = append(all, unit{program: words[0], checks: words[1:]})
+	}
+	return all
+}
 
 // command is what the agent is to run.
 func (u *unit) command() string {
@@ -114,6 +122,9 @@ type runner struct {
 // reporter. The error is not a test's: it says why the tests could not be run to
 // the end.
 func Run(ctx context.Context, o Options) (results []*Result, err error) {
+	if o.Reporter == nil {
+		o.Reporter = nobody{}
+	}
 	r := &runner{o: o}
 	err = r.run(ctx)
 	if r.guest != nil {
@@ -124,12 +135,7 @@ func Run(ctx context.Context, o Options) (results []*Result, err error) {
 }
 
 func (r *runner) run(ctx context.Context) error {
-	var queue []unit
-	for _, name := range r.o.Tests {
-		words := strings.Split(name, "/")
-		queue = append(queue, unit{program: words[0], checks: words[1:]})
-	}
-	started := false
+	queue, started := units(r.o.Tests), false
 	for {
 		if !started || len(queue) > 0 {
 			if up, err := r.up(ctx, queue); err != nil || !up {
@@ -139,10 +145,16 @@ func (r *runner) run(ctx context.Context) error {
 		if !started {
 			var err error
 			if queue, err = r.chosen(queue); err != nil {
-				return r.cause(ctx, err)
+				return causeOf(ctx, err)
 			}
 			r.o.Reporter.Started(size(queue))
 			started = true
+			if err := r.closeSpoilt(); err != nil {
+				return err
+			}
+			if r.guest == nil {
+				continue
+			}
 		}
 		if len(queue) == 0 {
 			return r.down(ctx)
@@ -154,10 +166,8 @@ func (r *runner) run(ctx context.Context) error {
 			checks := r.guest.checks(u.program, r.o.AnswerTime)
 			if len(checks) <= u.done {
 				r.notRun([]unit{{program: u.program}}, "the checks behind the one that failed: it does not list them")
-				if r.guest.gone() { // by being asked
-					if err := r.close(); err != nil {
-						return err
-					}
+				if err := r.closeSpoilt(); err != nil {
+					return err
 				}
 				continue
 			}
@@ -229,6 +239,15 @@ func (r *runner) down(ctx context.Context) error {
 	return r.close()
 }
 
+// closeSpoilt closes a guest whose programs did more than to answer when they were
+// asked for their checks: what it would say of the next test is not that test's.
+func (r *runner) closeSpoilt() error {
+	if r.guest.gone() || !r.guest.quiet() {
+		return r.close()
+	}
+	return nil
+}
+
 // close is for a guest that has ended, or is to.
 func (r *runner) close() error {
 	g := r.guest
@@ -270,8 +289,8 @@ func (r *runner) notRun(queue []unit, why string) {
 	}
 }
 
-// cause is err unless it is only what an interruption looks like.
-func (r *runner) cause(ctx context.Context, err error) error {
+// causeOf is err unless that is only what an interruption looks like.
+func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -310,7 +329,7 @@ func (r *runner) chosen(queue []unit) ([]unit, error) {
 		}
 	}
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("no test is left: none matches: `fifovm test --list` lists them")
+		return nil, errors.New("no test is left: none matches: `fifovm test --list` lists them")
 	}
 	return chosen, nil
 }
@@ -335,17 +354,13 @@ func List(ctx context.Context, o Options) (names []string, err error) {
 		return nil, err
 	}
 	if failed != nil {
-		return nil, r.cause(ctx, errors.New(failed.Name()+": "+failed.Reason))
+		return nil, causeOf(ctx, errors.New(failed.Name()+": "+failed.Reason))
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
 	r.guest = g
-	var queue []unit
-	for _, name := range o.Tests {
-		words := strings.Split(name, "/")
-		queue = append(queue, unit{program: words[0], checks: words[1:]})
-	}
-	if queue, err = r.chosen(queue); err != nil {
-		return nil, r.cause(ctx, err)
+	queue, err := r.chosen(units(o.Tests))
+	if err != nil {
+		return nil, causeOf(ctx, err)
 	}
 	for _, u := range queue {
 		if len(u.checks) == 0 {

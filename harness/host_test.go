@@ -112,7 +112,7 @@ func askHost(t *testing.T, engine, kernel string, cases ...hostCase) {
 			return m, err
 		},
 		Tests: tests,
-		Host:  host, Output: &output, Reporter: nobody{},
+		Host:  host, Output: &output,
 		BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
 	}
 	usual := cases[0].host == nil
@@ -125,17 +125,17 @@ func askHost(t *testing.T, engine, kernel string, cases ...hostCase) {
 	}
 	if len(results) != len(tests) {
 		for _, r := range results {
-			t.Log(told(r))
+			t.Log(r)
 		}
 		t.Fatalf("%d results, want %d", len(results), len(tests))
 	}
 	for i, c := range cases {
 		got, next := results[2*i], results[2*i+1]
 		if got.Verdict == Failed != (c.reason != "") || got.Verdict == Failed && got.Reason != c.reason {
-			t.Errorf("%s: %s, want %q", c.name, told(got), c.reason)
+			t.Errorf("%s: %s, want %q", c.name, got, c.reason)
 		}
 		if next.Verdict != Passed {
-			t.Errorf("%s: the test after it: %s", c.name, told(next))
+			t.Errorf("%s: the test after it: %s", c.name, next)
 		}
 		if usual && (len(next.Output) < 2 || next.Output[1] != "# error there is no fault armed") {
 			t.Errorf("%s: the test after it finds what it has left: %q", c.name, next.Output)
@@ -187,8 +187,8 @@ func TestHostReplay(t *testing.T) {
 				}
 				return m, err
 			},
-			Tests: []string{"count", "boot", "devices", "count"},
-			Host:  host(h), Reporter: nobody{},
+			Tests:    []string{"count", "boot", "devices", "count"},
+			Host:     host(h),
 			BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
 		})
 		if err != nil {
@@ -197,7 +197,7 @@ func TestHostReplay(t *testing.T) {
 		var all strings.Builder
 		for _, r := range results {
 			if r.Verdict == Failed {
-				t.Error(told(r))
+				t.Error(r)
 			}
 			all.WriteString(strings.Join(r.Output, "\n") + "\n")
 		}
@@ -226,7 +226,6 @@ func TestDriverLoading(t *testing.T) {
 				KernelWords+" fifo_aio.first=1 fifo_aiox.second=2 fifo_aio.third=three", module)
 		},
 		BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
-		Reporter: nobody{},
 	})
 	if err != nil {
 		t.Fatal(err)

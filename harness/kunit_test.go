@@ -69,7 +69,6 @@ func TestKernelsParser(t *testing.T) {
 				},
 				Tests:    []string{test.program + test.checks},
 				BootTime: 5 * time.Minute, TestTime: 3 * time.Minute, AnswerTime: time.Minute,
-				Reporter: silent{},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -103,11 +102,3 @@ func TestKernelsParser(t *testing.T) {
 		})
 	}
 }
-
-// silent is a reporter that tells nothing.
-type silent struct{}
-
-func (silent) Started(int)                       {}
-func (silent) Running(string)                    {}
-func (silent) Done(*harness.Result)              {}
-func (silent) Finished([]*harness.Result, error) {}

@@ -48,8 +48,8 @@ const (
 	KindKernel     Kind = "kernel report"      // WARN, oops, KASAN, lockdep...
 	KindPanic      Kind = "kernel panic"       //
 	KindHangUser   Kind = "hang in the test"   // it could be killed
-	KindHangKernel Kind = "hang in the kernel" // it could not be killed, or the kernel answers SysRq alone
-	KindSilent     Kind = "guest silent"       // nothing in it answers
+	KindHangKernel Kind = "hang in the kernel" // it could not be killed, or the guest is busy and its agent does not answer
+	KindSilent     Kind = "guest silent"       // it is idle, and its agent does not answer
 	KindPowerOff   Kind = "guest ended early"  // powered off or reset by itself
 	KindBoot       Kind = "boot failed"        // no agent came up
 	KindModule     Kind = "module did not load"
@@ -85,10 +85,6 @@ type Result struct {
 	Artifacts string `json:"artifacts,omitempty"`
 	// Command runs the test again.
 	Command string `json:"command,omitempty"`
-	// Files are what belongs into the artifacts of a failure and is in no other
-	// field, by the name of the file: console.txt, the guest's whole console, and
-	// trace.txt where devices were traced.
-	Files map[string][]byte `json:"-"`
 }
 
 // Name is the test's: PROGRAM/CHECK, or PROGRAM.
@@ -99,8 +95,26 @@ func (r *Result) Name() string {
 	return r.Program + "/" + r.Check
 }
 
-// Reporter tells of a run as it goes on. The calls come one at a time, but not
-// all from the same goroutine.
+// String is the result in a line, without what was printed.
+func (r *Result) String() string {
+	s := r.Verdict.String() + " " + r.Name()
+	for _, more := range []string{string(r.Kind), r.Where, r.Reason} {
+		if more != "" {
+			s += ": " + more
+		}
+	}
+	return s
+}
+
+// nobody is the Reporter of a run of which nobody is told.
+type nobody struct{}
+
+func (nobody) Started(int)               {}
+func (nobody) Running(string)            {}
+func (nobody) Done(*Result)              {}
+func (nobody) Finished([]*Result, error) {}
+
+// Reporter tells of a run as it goes on. The calls come one at a time.
 type Reporter interface {
 	// Started comes once, when it is known how many tests there are.
 	Started(total int)

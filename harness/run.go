@@ -234,8 +234,7 @@ func (p *programRun) end(v Verdict, wrong error) (alive bool, left []unit) {
 	r.Verdict = v
 	rest := p.left()
 	switch {
-	case v == Failed && p.failed && wrong.Error() == "exit status 1" && (!p.ktap.hasPlan || p.ktap.seen == p.ktap.planned),
-		v == Failed && len(p.ktap.failed) > 0 && wrong.Error() == "exit status 1" && p.ktap.complete() == nil:
+	case v == Failed && p.failed && wrong.Error() == "exit status 1" && (!p.ktap.hasPlan || p.ktap.seen == p.ktap.planned):
 		return true, nil // as its checks have it
 	case wrong != nil:
 		r.Verdict, r.Kind, r.Reason = Failed, KindCrash, wrong.Error()

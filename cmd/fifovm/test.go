@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"fifovm/harness"
+	benches "fifovm/harness/bench"
 	"fifovm/harness/report"
 	"fifovm/harness/splat"
 	"fifovm/vmm/vmm"
@@ -219,8 +220,7 @@ func (t *tests) symbols() *splat.Symbols {
 		modules = append(modules, file)
 	}
 	// What is in the image is stripped.
-	name := filepath.Base(filepath.Dir(kernel))
-	if driver := built(filepath.Join("driver", name, "fifo_aio.ko")); len(modules) == 0 && exists(driver) {
+	if driver := moduleOf(kernel); len(modules) == 0 && exists(driver) {
 		modules = append(modules, driver)
 	}
 	// Files that can't be read are an error where they are used.
@@ -252,7 +252,7 @@ func (during) Finished([]*harness.Result, error) {}
 
 // options is one run of the tests.
 func (t *tests) options(names []string, reporter harness.Reporter) harness.Options {
-	words := fmt.Sprintf("%s fifovm.cpus=%d fifovm.memory=%d fifovm.seed=%d", harness.KernelWords, t.cpus, t.memory>>20, t.seed)
+	words := benches.Words(harness.KernelWords, benches.MachineWords(t.cpus, uint64(t.memory), uint64(t.seed)))
 	if len(t.bench.devices) > 0 {
 		words += " fifovm.devices=" + t.bench.devices.models()
 	}

@@ -86,9 +86,6 @@ type Selection struct {
 // Run runs the tests that are chosen and tells the reporter; nil tells nobody.
 // The error is not a test's: it says why the tests could not be run to the end.
 func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter) ([]*harness.Result, error) {
-	if reporter == nil {
-		reporter = nobody{}
-	}
 	g, err := b.Open()
 	if err != nil {
 		return nil, err
@@ -130,14 +127,6 @@ func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter)
 	}
 	return harness.Run(ctx, o)
 }
-
-// nobody is a reporter that tells nothing.
-type nobody struct{}
-
-func (nobody) Started(int)                       {}
-func (nobody) Running(string)                    {}
-func (nobody) Done(*harness.Result)              {}
-func (nobody) Finished([]*harness.Result, error) {}
 
 func or[T comparable](value, otherwise T) T {
 	var zero T
@@ -314,7 +303,7 @@ func (g *Guests) Machine(words string, serial [2]io.Writer) (*vmm.Machine, error
 			return nil, err
 		}
 	}
-	machine := fmt.Sprintf("fifovm.cpus=%d fifovm.memory=%d fifovm.seed=%d", cfg.CPUs, cfg.Memory>>20, b.Seed)
+	machine := MachineWords(cfg.CPUs, cfg.Memory, b.Seed)
 	m, err := vmm.New(cfg)
 	if err != nil {
 		return nil, err
@@ -325,6 +314,11 @@ func (g *Guests) Machine(words string, serial [2]io.Writer) (*vmm.Machine, error
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// MachineWords tell the guest's tests what the machine is; memory is in bytes.
+func MachineWords(cpus int, memory, seed uint64) string {
+	return fmt.Sprintf("fifovm.cpus=%d fifovm.memory=%d fifovm.seed=%d", cpus, memory>>20, seed)
 }
 
 // Words joins parts of a kernel's command line, some of which may be empty.

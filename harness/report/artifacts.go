@@ -13,8 +13,8 @@ import (
 
 // Artifacts makes a folder for each failure, with a file for each thing that is
 // known of it: result.json, report.txt (what the terminal shows), output.txt,
-// console.txt, splat.txt (the kernel's report), plan.txt, seed.txt, command.txt,
-// and the result's own files. What there is not, has no file.
+// console.txt (its end), splat.txt (the kernel's report), plan.txt, seed.txt and
+// command.txt. What there is not, has no file.
 type Artifacts struct {
 	dir    string
 	decode func([]string) []string
@@ -75,9 +75,6 @@ func (a *Artifacts) write(r *harness.Result) error {
 		"plan.txt":    r.Plan,
 		"seed.txt":    strconv.FormatUint(r.Seed, 10) + "\n",
 		"command.txt": text([]string{r.Command}),
-	}
-	for name, data := range r.Files {
-		files[name] = string(data)
 	}
 	for name, data := range files {
 		if strings.TrimSpace(data) == "" {

@@ -23,7 +23,7 @@ func results() []*harness.Result {
 			Output: []string{"# io.c:7: got 5", "not ok 2 writes"}, Console: []string{"up", "# \x07"}, Seed: 3, Command: "fifovm test io/writes"},
 		{Program: "io", Check: "locks", Verdict: harness.Skipped, Reason: "no card"},
 		{Program: "load", Verdict: harness.Failed, Kind: harness.KindKernel, Reason: "the kernel's log says: WARNING", Splat: []string{"WARNING: at f+0x1/0x2"},
-			Console: []string{"before", "WARNING: at f+0x1/0x2"}, Files: map[string][]byte{"trace.txt": []byte("crossing\n")}},
+			Console: []string{"before", "WARNING: at f+0x1/0x2"}},
 		{Program: "load", Check: "again", Verdict: harness.NotRun, Reason: "interrupted"},
 	}
 }
@@ -164,7 +164,6 @@ func TestJSON(t *testing.T) {
 	if doc.Format != 1 || doc.Passed != 1 || doc.Failed != 2 || doc.Skipped != 1 || doc.NotRun != 1 || doc.Error != "stopped" {
 		t.Errorf("%+v", doc)
 	}
-	all[3].Files = nil // is for the artifacts
 	if diff := cmp.Diff(all, doc.Results); diff != "" {
 		t.Error(diff)
 	}
@@ -196,8 +195,8 @@ func TestArtifacts(t *testing.T) {
 	}
 	want := []string{
 		"io-writes/command.txt", "io-writes/console.txt", "io-writes/output.txt", "io-writes/report.txt", "io-writes/result.json", "io-writes/seed.txt",
-		"load/console.txt", "load/report.txt", "load/result.json", "load/seed.txt", "load/splat.txt", "load/trace.txt",
-		"load-2/console.txt", "load-2/report.txt", "load-2/result.json", "load-2/seed.txt", "load-2/splat.txt", "load-2/trace.txt",
+		"load/console.txt", "load/report.txt", "load/result.json", "load/seed.txt", "load/splat.txt",
+		"load-2/console.txt", "load-2/report.txt", "load-2/result.json", "load-2/seed.txt", "load-2/splat.txt",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
