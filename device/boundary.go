@@ -261,6 +261,9 @@ func (b *Boundary) Inject(i Injector) {
 	b.Retime()
 }
 
+// Injector is what Inject armed; nil: nothing.
+func (b *Boundary) Injector() Injector { return b.injector }
+
 // Retime asks the faults anew when something is to happen by time. They call it
 // when that has changed.
 func (b *Boundary) Retime() {
@@ -1021,7 +1024,8 @@ func (b *Boundary) State() any {
 	return s
 }
 
-// SetState takes back what State gave. Which faults are armed is not part of it:
+// SetState takes back what State gave, a BoundaryState: decode gets a pointer to
+// one, and fills in what its Model points to as well. Which faults are armed is not part of it:
 // where the same are, they go on from the counts of the state, and else from
 // their own. The clock's events must be back before.
 func (b *Boundary) SetState(decode func(into any) error) error {

@@ -31,6 +31,7 @@ type Engine struct {
 	fd, vm   int
 	pageSize int // of a CPU's kvm_run area, in bytes
 	slots    []kvm.UserspaceMemoryRegion
+	logs     [][]uint64 // by slot: pages that the guest has written to; nil: not told
 	vcpus    []*vcpu
 	reserved int // of Go's processors, see reserveProcessors
 	stopping atomic.Bool

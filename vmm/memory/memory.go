@@ -10,6 +10,7 @@
 package memory
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -39,31 +40,45 @@ type RAM struct {
 	mapping []byte
 	slots   []Slot
 	watch   func(gpa, n uint64)
+	base    *Base // nil: none
+	dirty   dirty // since the RAM was the base's
 }
 
 // New gives size bytes of zeroed RAM, a positive multiple of PageSize. The host
 // commits a page when it is first touched.
 func New(size uint64) (*RAM, error) {
-	if size == 0 || size%PageSize != 0 || size > MaxSize {
-		return nil, fmt.Errorf("memory: size of %d bytes: want a multiple of %d up to %d GiB", size, PageSize, MaxSize>>30)
+	if err := checkSize(size); err != nil {
+		return nil, err
 	}
 	m, err := allocate(int(size))
 	if err != nil {
 		return nil, fmt.Errorf("memory: cannot get %d MiB from the host: %w", size>>20, err)
 	}
-	r := &RAM{mapping: m}
+	return layOut(m), nil
+}
+
+func checkSize(size uint64) error {
+	if size == 0 || size%PageSize != 0 || size > MaxSize {
+		return fmt.Errorf("memory: size of %d bytes: want a multiple of %d up to %d GiB", size, PageSize, MaxSize>>30)
+	}
+	return nil
+}
+
+// layOut is RAM whose bytes are m.
+func layOut(m []byte) *RAM {
+	r, size := &RAM{mapping: m}, uint64(len(m))
 	low := min(size, HoleStart)
 	r.slots = append(r.slots, Slot{Base: 0, Bytes: m[:low:low]})
 	if size > low {
 		r.slots = append(r.slots, Slot{Base: HoleEnd, Bytes: m[low:]})
 	}
-	return r, nil
+	return r
 }
 
 // Close gives the memory back to the host. No slice of it may be used after.
 func (r *RAM) Close() error {
 	m := r.mapping
-	r.mapping, r.slots = nil, nil
+	r.mapping, r.slots, r.base = nil, nil, nil
 	if m == nil {
 		return nil
 	}
@@ -77,7 +92,7 @@ func (r *RAM) Size() uint64 { return uint64(len(r.mapping)) }
 func (r *RAM) Slots() []Slot { return r.slots }
 
 // Slice gives the n bytes of RAM at guest-physical address gpa themselves, not
-// a copy. They must lie in one slot.
+// a copy. They must lie in one slot. Who writes to them has to call MarkDirty.
 func (r *RAM) Slice(gpa, n uint64) ([]byte, error) {
 	for i := range r.slots {
 		s := &r.slots[i]
@@ -105,6 +120,11 @@ func (r *RAM) Write(gpa uint64, p []byte) error {
 		return err
 	}
 	copy(b, p)
+	if r.base != nil && len(p) > 0 {
+		for page := gpa / PageSize; page <= (gpa+uint64(len(p))-1)/PageSize; page++ {
+			r.MarkDirty(page * PageSize)
+		}
+	}
 	if r.watch != nil && len(p) > 0 {
 		r.watch(gpa, uint64(len(p)))
 	}
@@ -115,3 +135,8 @@ func (r *RAM) Write(gpa uint64, p []byte) error {
 // replaces the f before; nil is none. CPUs that keep something made from RAM,
 // decoded code say, need to know.
 func (r *RAM) Watch(f func(gpa, n uint64)) { r.watch = f }
+
+var zeros [PageSize]byte
+
+// zero is whether a page has nothing but zeros.
+func zero(page []byte) bool { return bytes.Equal(page, zeros[:]) }

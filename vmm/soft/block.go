@@ -243,9 +243,16 @@ func (cc *codeCache) page(frame uint64) *codePage {
 	return cc.pages[frame]
 }
 
-// written drops the blocks that a write of n bytes at g, all in one page,
-// changes.
+// written notes a write of n bytes at g, all in one page, that does not come from
+// the TLB, and drops the blocks that it changes.
 func (cc *codeCache) written(g, n uint64) {
+	cc.engine.cfg.RAM.MarkDirty(g)
+	cc.drop(g, n)
+}
+
+// drop drops the blocks that are in part at g and the n-1 bytes behind it, all in
+// one page.
+func (cc *codeCache) drop(g, n uint64) {
 	p := cc.pages[g>>pageShift]
 	if p == nil {
 		return

@@ -80,6 +80,7 @@ func (e *Engine) SetDebug(d *x86.Debug) error {
 // watchpoints, the debugger's and the guest's.
 func (e *Engine) refreshDebug() {
 	d := &e.debug
+	had := len(d.offsets) > 0
 	d.offsets = map[uint64]bool{}
 	for a := range d.breakpoints {
 		d.offsets[a&pageMask] = true
@@ -95,7 +96,9 @@ func (e *Engine) refreshDebug() {
 			}
 		}
 	}
-	e.code.eachBlock(e.mark)
+	if had || len(d.offsets) > 0 || len(d.Watchpoints) > 0 || d.guest {
+		e.code.eachBlock(e.mark)
+	}
 	for _, c := range e.cpus {
 		for m := range c.tlbs {
 			for _, t := range []*tlb{&c.tlbs[m].rd, &c.tlbs[m].wr} {

@@ -253,6 +253,7 @@ func (c *cpu) storeFrame(sp uint64, frame *[6]uint64, first int, cpl uint8, ext 
 		low := max(sp, a&^pageMask)
 		c.checkAlone(g-(a-low), a+8-low)
 		if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil {
+			c.engine.cfg.RAM.MarkDirty(g)
 			c.insert(t, a, p)
 		}
 		if low == sp {

@@ -338,6 +338,31 @@ func (e *Engine) SetState(s *x86.State) error {
 		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
 	}
 	e.code.clear() // the RAM may be another's too
+	return e.setState(s)
+}
+
+// TrackRAM has nothing to do but to forget what the CPUs may write to without a
+// mark.
+func (e *Engine) TrackRAM() error {
+	for _, c := range e.cpus {
+		c.flushTLB(true)
+	}
+	return nil
+}
+
+// Rewind makes the RAM its base's again and replaces the state. What is decoded
+// of pages that have not changed stays.
+func (e *Engine) Rewind(s *x86.State) error {
+	if len(s.CPUs) != len(e.cpus) {
+		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
+	}
+	if err := e.cfg.RAM.Reset(e.code.drop); err != nil {
+		return err
+	}
+	return e.setState(s)
+}
+
+func (e *Engine) setState(s *x86.State) error {
 	errs := []error{e.apics.IO.SetState(s.IOAPIC)}
 	for i, c := range e.cpus {
 		errs = append(errs, c.setState(&s.CPUs[i]))

@@ -224,6 +224,7 @@ func (c *cpu) pageForWrite(a uint64) *page {
 	if p == nil || c.aligned || c.engine.code.pages[g>>pageShift] != nil {
 		return nil
 	}
+	c.engine.cfg.RAM.MarkDirty(g)
 	c.insert(c.wr, a, p)
 	return p
 }

@@ -1,15 +1,15 @@
 package vmm
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"reflect"
 	"runtime/debug"
+	"slices"
 
 	"fifovm/device"
+	"fifovm/device/fault"
 	"fifovm/vmm/chipset"
 	"fifovm/vmm/clock"
 	"fifovm/vmm/pci"
@@ -376,7 +376,18 @@ func (d *attached) Message() bool { return d.endpoint.Message() }
 type DeviceState struct {
 	Name     string
 	Function pci.EndpointState
-	Boundary json.RawMessage // device.BoundaryState, with the model's state in it
+	// Boundary has the model's state in it: a value of the model's type, or an
+	// Encoded one.
+	Boundary device.BoundaryState
+	Plan     int // which of State.Plans is armed, from 1 on; 0: none
+}
+
+// Encoded is the state of a model that has come from a file: what type it is of,
+// only the model knows.
+type Encoded interface {
+	// Decode fills in the value that into points to. What is not in its type is
+	// an error: a state may be of another model, or version.
+	Decode(into any) error
 }
 
 func (m *Machine) deviceStates() (all []DeviceState, err error) {
@@ -400,16 +411,15 @@ func (d *attached) state() (s DeviceState, err error) {
 		return s, nil // the deferred call has the reason
 	}
 	defer d.recovered()
-	s = DeviceState{Name: d.name, Function: d.endpoint.State()}
-	s.Boundary, err = json.Marshal(d.boundary.State())
+	s = DeviceState{Name: d.name, Function: d.endpoint.State(), Boundary: d.boundary.State().(device.BoundaryState)}
+	if model := s.Boundary.Model; model != nil {
+		err = plain(reflect.TypeOf(model))
+	}
 	return s, err
 }
 
 // setDeviceStates takes states back, after the clock has its events.
 func (m *Machine) setDeviceStates(all []DeviceState) error {
-	if len(all) != len(m.devices) {
-		return fmt.Errorf("vmm: state has %d devices, the machine %d", len(all), len(m.devices))
-	}
 	var errs []error
 	for i, d := range m.devices {
 		if err := d.setState(&all[i]); err != nil {
@@ -421,9 +431,6 @@ func (m *Machine) setDeviceStates(all []DeviceState) error {
 }
 
 func (d *attached) setState(s *DeviceState) (err error) {
-	if s.Name != d.name {
-		return fmt.Errorf("state is that of device %q", s.Name)
-	}
 	if err := d.endpoint.SetState(s.Function); err != nil {
 		return err
 	}
@@ -436,19 +443,82 @@ func (d *attached) setState(s *DeviceState) (err error) {
 		}
 	}()
 	defer d.recovered()
-	return d.boundary.SetState(func(into any) error { return decode(s.Boundary, into) })
+	return d.boundary.SetState(func(into any) error {
+		b := into.(*device.BoundaryState)
+		model, encoded := b.Model, false
+		*b = s.Boundary
+		var e Encoded
+		if e, encoded = b.Model.(Encoded); encoded {
+			b.Model = nil
+		}
+		if *b = clone(*b); encoded && model != nil {
+			b.Model = model
+			return e.Decode(model)
+		}
+		return nil
+	})
 }
 
-// decode fills in a value. What is not in its type is an error: a state may be
-// of another model, or version.
-func decode(text []byte, into any) error {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
+// planStates gives the plans of faults that are armed, and notes in the devices'
+// states which of them is whose.
+func (m *Machine) planStates(devices []DeviceState) (states []fault.State) {
+	var plans []*fault.Plan
+	for i, d := range m.devices {
+		p, ok := d.boundary.Injector().(*fault.Plan)
+		if !ok {
+			continue
+		}
+		k := slices.Index(plans, p)
+		if k < 0 {
+			k = len(plans)
+			plans, states = append(plans, p), append(states, p.State())
+		}
+		devices[i].Plan = k + 1
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("there is something behind the state")
+	return states
+}
+
+// setPlans arms the plans of a state on the devices that have them. Where what is
+// armed is the same already, it stays: who has armed it may want to ask it. It
+// comes before the clock gets its events, as it schedules some.
+func (m *Machine) setPlans(plans []fault.State, devices []DeviceState) error {
+	made := make([]*fault.Plan, len(plans))
+	for i, d := range m.devices {
+		k := devices[i].Plan - 1
+		if k >= len(plans) || k < -1 {
+			return fmt.Errorf("vmm: device %s: state has plan %d of %d", d.name, k+1, len(plans))
+		}
+		is, ok := d.boundary.Injector().(*fault.Plan)
+		if k < 0 {
+			if ok {
+				d.boundary.Inject(nil)
+			}
+			continue
+		}
+		if made[k] == nil {
+			if ok && reflect.DeepEqual(is.State(), plans[k]) {
+				made[k] = is
+			} else {
+				p, err := fault.FromState(plans[k])
+				if err != nil {
+					return err
+				}
+				made[k] = p
+			}
+		}
+		if made[k] != is {
+			d.boundary.Inject(made[k])
+		}
 	}
 	return nil
+}
+
+// Plans are the plans of faults that are armed on the machine's devices.
+func (m *Machine) Plans() (plans []*fault.Plan) {
+	for _, d := range m.devices {
+		if p, ok := d.boundary.Injector().(*fault.Plan); ok && !slices.Contains(plans, p) {
+			plans = append(plans, p)
+		}
+	}
+	return plans
 }

@@ -21,6 +21,11 @@ type Engine interface {
 	// not be running.
 	State() (*x86.State, error)
 	SetState(*x86.State) error
+	// TrackRAM is called when the RAM has got a base. From then on the engine
+	// knows what the guest writes to, and Rewind makes the RAM the base's again and
+	// replaces the state, as SetState does. The engine must not be running.
+	TrackRAM() error
+	Rewind(*x86.State) error
 	// CPU gives the state of one CPU, and SetCPU replaces its registers, but for
 	// those of the local APIC and the MSRs. The engine must not be running.
 	CPU(i int, s *x86.CPU) error

@@ -101,6 +101,7 @@ type Machine struct {
 	decoder *pci.Decoder
 	devices []*attached
 	intx    [intxInputs]uint32 // the slots whose pin is up, at each input
+	base    *State             // what Reset goes back to; nil: nothing
 
 	stop   Stop               // why the guest ended the run; Paused if it did not
 	broken error              // what a device could not do

@@ -71,6 +71,17 @@ func (m *Machine) Converse(i int) {
 	m.serial[i].converses = m.virtual() && !m.cfg.Paced
 }
 
+// EndConverse ends what Converse began, for a machine that has its state from one
+// whose host conversed.
+func (m *Machine) EndConverse(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.serial[i].converses = false
+	if m.held() {
+		m.hold(false)
+	}
+}
+
 // Listen has a guest go on that stands still for Converse.
 func (m *Machine) Listen() {
 	m.mu.Lock()

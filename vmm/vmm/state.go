@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
+	"fifovm/device/fault"
 	"fifovm/vmm/chipset"
 	"fifovm/vmm/clock"
 	"fifovm/vmm/pci"
@@ -21,11 +23,17 @@ type State struct {
 	UART  [2]chipset.UARTState
 	// Waiting is input on its way to the UARTs: bytes, and breaks as 256.
 	Waiting [2][]input
+	// Converses are the serial ports of Converse, Held whether the guest stands
+	// still for it.
+	Converses [2]bool
+	Held      bool
+
 	CMOS    chipset.CMOSState
 	Power   chipset.PowerState
 	PCI     pci.State
 	Bridge  []byte // configuration space of the host bridge
 	Devices []DeviceState
+	Plans   []fault.State // of faults that are armed
 }
 
 // State takes the state of a machine that is not running.
@@ -43,16 +51,19 @@ func (m *Machine) State() (*State, error) {
 		return nil, err
 	}
 	return &State{
-		Now:     m.clock.Now(),
-		Clock:   m.clock.State(),
-		CPU:     *cpu,
-		UART:    [2]chipset.UARTState{m.serial[0].uart.State(), m.serial[1].uart.State()},
-		Waiting: [2][]input{m.serial[0].waitingState(), m.serial[1].waitingState()},
-		CMOS:    m.cmos.State(),
-		Power:   m.power.State(),
-		PCI:     m.pciRoot.State(),
-		Bridge:  m.bridge.State(),
-		Devices: devices,
+		Now:       m.clock.Now(),
+		Clock:     m.clock.State(),
+		CPU:       *cpu,
+		UART:      [2]chipset.UARTState{m.serial[0].uart.State(), m.serial[1].uart.State()},
+		Waiting:   [2][]input{m.serial[0].waitingState(), m.serial[1].waitingState()},
+		Converses: [2]bool{m.serial[0].converses, m.serial[1].converses},
+		Held:      m.held(),
+		CMOS:      m.cmos.State(),
+		Power:     m.power.State(),
+		PCI:       m.pciRoot.State(),
+		Bridge:    m.bridge.State(),
+		Plans:     m.planStates(devices), // first: it completes devices
+		Devices:   devices,
 	}, nil
 }
 
@@ -62,7 +73,22 @@ func (m *Machine) State() (*State, error) {
 func (m *Machine) SetState(s *State) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.setState(s, m.engine.SetState)
+}
+
+func (m *Machine) setState(s *State, setCPUs func(*x86.State) error) error {
+	if len(s.Devices) != len(m.devices) {
+		return fmt.Errorf("vmm: state has %d devices, the machine %d", len(s.Devices), len(m.devices))
+	}
+	for i, d := range m.devices {
+		if s.Devices[i].Name != d.name {
+			return fmt.Errorf("vmm: device %s: state is that of device %q", d.name, s.Devices[i].Name)
+		}
+	}
 	m.time.Set(s.Now)
+	if err := m.setPlans(s.Plans, s.Devices); err != nil {
+		return err
+	}
 	err := errors.Join(
 		m.clock.SetState(m.ownEvents(s.Clock)),
 		m.serial[0].uart.SetState(s.UART[0]),
@@ -72,7 +98,7 @@ func (m *Machine) SetState(s *State) error {
 		m.pciRoot.SetState(s.PCI),
 		m.bridge.SetState(s.Bridge),
 		m.setDeviceStates(s.Devices),
-		m.engine.SetState(&s.CPU),
+		setCPUs(&s.CPU),
 	)
 	for i, p := range m.serial {
 		if !slices.ContainsFunc(s.Waiting[i], func(in input) bool { return in > inputBreak }) {
@@ -80,8 +106,10 @@ func (m *Machine) SetState(s *State) error {
 		} else {
 			err = errors.Join(err, errors.New("vmm: state has input that is neither a byte nor a break"))
 		}
+		p.converses = s.Converses[i] && m.virtual() && !m.cfg.Paced
 		p.room.Signal() // a UART that has become ready calls nobody
 	}
+	m.hold(s.Held && m.virtual() && !m.cfg.Paced)
 	return err
 }
 
