@@ -56,6 +56,9 @@ type Config struct {
 // TSCkHz is the rate of the time-stamp counter: the clock's.
 const TSCkHz = 1_000_000
 
+// TSCkHz is the rate of the time-stamp counter.
+func (e *Engine) TSCkHz() uint32 { return TSCkHz }
+
 // Turns of a CPU, in instructions. Where it is the only one, the bound is how
 // long the host's other business waits.
 const (

@@ -42,8 +42,9 @@ func (m *Machine) Base() (*Base, error) {
 }
 
 // NewFrom makes a machine that is at a base. Of cfg, Memory, RAM and Input do not
-// count; what else makes out the machine must be as the base's.
-func NewFrom(cfg Config, b *Base) (*Machine, error) {
+// count; what else makes out the machine must be as the base's. Each of checks may
+// refuse the machine before the base's state is put into it.
+func NewFrom(cfg Config, b *Base, checks ...func(*Machine) error) (*Machine, error) {
 	ram, err := b.RAM.NewRAM()
 	if err != nil {
 		return nil, err
@@ -54,6 +55,11 @@ func NewFrom(cfg Config, b *Base) (*Machine, error) {
 		return nil, errors.Join(err, ram.Close())
 	}
 	m.cfg.RAM = nil // the machine closes it
+	for _, check := range checks {
+		if err := check(m); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
 	if err := m.begin(b); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -26,6 +26,8 @@ type Engine interface {
 	// replaces the state, as SetState does. The engine must not be running.
 	TrackRAM() error
 	Rewind(*x86.State) error
+	// TSCkHz is the rate of the CPUs' time-stamp counters.
+	TSCkHz() uint32
 	// CPU gives the state of one CPU, and SetCPU replaces its registers, but for
 	// those of the local APIC and the MSRs. The engine must not be running.
 	CPU(i int, s *x86.CPU) error

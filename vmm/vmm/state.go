@@ -148,3 +148,19 @@ func (m *Machine) Hash() (string, error) {
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
+
+// Engine is the name of the machine's engine.
+func (m *Machine) Engine() string { return m.cfg.Engine }
+
+// CPUPolicy tells CPUs apart: those of two machines are alike, as far as a guest
+// and its state can tell, if this is the same. It is the rate of the time-stamp
+// counters, and a digest of what CPUID says and of which MSRs there are.
+func (m *Machine) CPUPolicy() string {
+	h := sha256.New()
+	kHz := m.engine.TSCkHz()
+	for i := range m.cfg.CPUs {
+		fmt.Fprintln(h, x86.CPUID(i, m.cfg.CPUs, kHz))
+	}
+	fmt.Fprintln(h, x86.StateMSRs())
+	return fmt.Sprintf("%d kHz, CPUs %.16x", kHz, h.Sum(nil))
+}
