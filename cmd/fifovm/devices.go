@@ -291,17 +291,25 @@ func (b *bench) arm(m *vmm.Machine) error {
 	if err != nil {
 		return err // two texts that don't go together
 	}
+	for _, d := range m.Devices() {
+		d.Inject(p)
+	}
+	b.keep(m, p)
+	return nil
+}
+
+// keep has the bench know the plan that is armed on a machine, and begins the
+// trace.
+func (b *bench) keep(m *vmm.Machine, p *fault.Plan) {
 	b.armed, b.log, b.host = p, nil, *harness.NewDeviceHost(m, p)
 	if b.trace != "" {
 		b.log = trace.New(trace.Size)
 	}
-	for _, d := range m.Devices() {
-		d.Inject(b.armed)
-		if b.log != nil {
+	if b.log != nil {
+		for _, d := range m.Devices() {
 			d.Trace(b.log)
 		}
 	}
-	return nil
 }
 
 // finish is for when the machine has come to its end: it notes which faults have

@@ -19,6 +19,7 @@ import (
 	"fifovm/vmm/boot"
 	"fifovm/vmm/kvm"
 	"fifovm/vmm/memory"
+	"fifovm/vmm/snapshot"
 	"fifovm/vmm/vmm"
 )
 
@@ -33,6 +34,9 @@ type guest struct {
 	gdb                    string // where gdb may connect
 	bench                  bench
 	modules, programs      []string // see bench.Bench
+
+	snapshot string         // a file that the guest goes on from, in place of a boot
+	file     *snapshot.File // from snapshot
 
 	image *boot.Kernel   // from kernel
 	extra []byte         // an archive behind the initrd, of modules and programs
@@ -128,6 +132,9 @@ func (s seed) bytes() []byte { return benches.SeedBytes(uint64(s)) }
 func (g *guest) open() (err error) {
 	if g.image != nil {
 		return nil
+	}
+	if g.snapshot != "" {
+		return g.openSnapshot()
 	}
 	if g.kernel == "" {
 		return errors.New("no kernel to boot: give --kernel FILE (`make kernel` builds build/kernel/6.12/vmlinux)")
@@ -229,6 +236,9 @@ func (g *guest) openInitrd() (*io.SectionReader, *os.File, error) {
 func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err error) {
 	if err := g.open(); err != nil {
 		return nil, err
+	}
+	if g.file != nil {
+		return g.load(serial)
 	}
 	b := vmm.Boot{Kernel: g.image, CommandLine: benches.Words(words, g.words, g.append)}
 	wallClock := time.Now().UnixNano()

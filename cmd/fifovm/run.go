@@ -57,6 +57,7 @@ boot is in FILE-2.
 	}
 	g.flags(c.Flags())
 	gdbFlag(c.Flags(), &g)
+	c.Flags().StringVar(&g.snapshot, "snapshot", "", "go on from the machine that was saved in `file`, in place of a boot; see fifovm snapshot")
 	c.Flags().BoolVar(&noReboot, "no-reboot", false, "end when the guest reboots")
 	c.Flags().BoolVar(&stats, "stats", false, "at the end, say how long the guest ran; on engine soft also how many instructions, and how fast")
 	return c
@@ -86,7 +87,7 @@ func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 	}()
 	for {
 		reboot, err := runOnce(ctx, g, term, leave, stats)
-		if err != nil || !reboot || noReboot {
+		if err != nil || !reboot || noReboot || g.file != nil {
 			return err
 		}
 		term.Note("the guest reboots")
@@ -116,12 +117,14 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	term.Attach(m.Serial(0))
 	term.monitor.attach(monitor, session)
 	start := time.Now()
+	whole := g.verify(ctx, leave)
 	stop, err := session.Run(ctx)
 	took := time.Since(start)
 	term.Attach(nil)
 	term.monitor.attach(nil, nil)
 	gdbGone()
 	err = errors.Join(err, monitor.Close())
+	bad := whole()
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
 	defer func() { err = errors.Join(err, g.bench.finish()) }()
@@ -140,6 +143,8 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	switch {
 	case stopped(ctx) != nil:
 		return false, stopped(ctx)
+	case bad != nil:
+		return false, &statusError{statusFailed, bad}
 	case panicked != "":
 		return false, &statusError{statusPanic, fmt.Errorf("the guest's kernel panicked: %s", panicked)}
 	case err != nil:

@@ -75,7 +75,7 @@ func (f *File) Verify(ctx context.Context) error {
 		if _, err := io.ReadFull(io.NewSectionReader(f.file, f.ram+off, int64(len(b))), b); err != nil {
 			return fmt.Errorf("snapshot %s: %w", f.name, err)
 		}
-		if sha256.Sum256(b) != want {
+		if sum(b) != want {
 			return fmt.Errorf("snapshot %s: it is damaged: the memory from %#x on has another checksum", f.name, off)
 		}
 	}

@@ -231,7 +231,7 @@ func writeRAM(f *os.File, at int64, ram *memory.RAM) (table [][sha256.Size]byte,
 	size := ram.Size()
 	for off := uint64(0); off < size; off += chunk {
 		b := slice(ram, off, min(chunk, size-off))
-		table = append(table, sha256.Sum256(b))
+		table = append(table, sum(b))
 		for start := 0; start < len(b); {
 			end := start
 			for end < len(b) && !zero(b[end:end+memory.PageSize]) {
@@ -262,9 +262,20 @@ func slice(ram *memory.RAM, off, n uint64) []byte {
 	return nil
 }
 
-var zeros [memory.PageSize]byte
+var (
+	zeros    [chunk]byte
+	zerosSum = sha256.Sum256(zeros[:])
+)
 
-func zero(page []byte) bool { return bytes.Equal(page, zeros[:]) }
+func zero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
+
+// sum is the digest of a chunk. Most are of zeros.
+func sum(b []byte) [sha256.Size]byte {
+	if len(b) == chunk && zero(b) {
+		return zerosSum
+	}
+	return sha256.Sum256(b)
+}
 
 // readFront reads and checks what comes before the RAM, of a file of that size.
 func readFront(r io.ReaderAt, size int64) (info Info, state []byte, table [][sha256.Size]byte, ram int64, err error) {
