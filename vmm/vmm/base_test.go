@@ -210,12 +210,12 @@ func TestResetsLeakNothing(t *testing.T) {
 	var before usage
 	for i := range resets {
 		ctx, cancel := context.WithCancel(t.Context())
-		if i%100 == 0 {
+		if i%10 == 0 {
 			ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 		} else {
 			cancel() // it does not run
 		}
-		if i%100 != 0 {
+		if i%10 != 0 {
 			// The guest's part of a run, made short: any bytes.
 			for page := range uint64(50) {
 				if err := m.RAM().Write(page*0x3000+uint64(i%4096), []byte{byte(i)}); err != nil {
@@ -308,5 +308,117 @@ func BenchmarkReset(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestResetAnswers: on each engine a guest that goes back to its base, and one that
+// begins there, answer as the first time, and what they wrote to memory is undone.
+func TestResetAnswers(t *testing.T) { onEngines(t, testResetAnswers) }
+
+func testResetAnswers(t *testing.T, engine string) {
+	console := newTranscript()
+	cfg := Config{Engine: engine, Serial: [2]io.Writer{console}}
+	m := machine(t, cfg)
+	load(t, m, "")
+	until(t, m, console, "ready", nil)
+	b, err := m.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	cfg.CPUs = 1
+	other, err := NewFrom(cfg, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeMachine(t, other)
+	image, err := b.RAM.NewRAM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	const letters = "0123456789ABCDEFGHIJ"
+	for i := range letters {
+		x := []*Machine{m, other}[i%2]
+		until(t, x, console, letters[i:i+1], []byte(letters[i:i+1]))
+		// A device has written as well, and the guest's stack is another.
+		if err := x.RAM().Write(uint64(i)*0x10001, []byte{0xee}); err != nil {
+			t.Fatal(err)
+		}
+		if string(x.RAM().Slots()[0].Bytes) == string(image.Slots()[0].Bytes) {
+			t.Fatal("nothing has changed")
+		}
+		if err := x.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		if string(x.RAM().Slots()[0].Bytes) != string(image.Slots()[0].Bytes) {
+			t.Fatalf("after reset %d the memory is another", i)
+		}
+	}
+}
+
+// TestResetMemory: on each engine, all that a guest and its devices have written in
+// a whole run is undone, and it runs again.
+func TestResetMemory(t *testing.T) { onEngines(t, testResetMemory) }
+
+func testResetMemory(t *testing.T, engine string) {
+	k, err := boot.Parse(buildBare(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machine(t, Config{Engine: engine, CPUs: bareCPUs, Devices: bareDevices(t)})
+	if err := m.Load(Boot{Kernel: k}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	image, err := b.RAM.NewRAM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	for i := range 3 {
+		if stop, err := m.Run(t.Context()); stop != PowerOff || err != nil {
+			t.Fatalf("run %d gives %v, %v, want a power off", i, stop, err)
+		}
+		if string(m.RAM().Slots()[0].Bytes) == string(image.Slots()[0].Bytes) {
+			t.Fatal("nothing has changed")
+		}
+		if err := m.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		now := m.RAM().Slots()[0].Bytes
+		for at, v := range image.Slots()[0].Bytes {
+			if now[at] != v {
+				t.Fatalf("after reset %d the byte at %#x is %#x, in the base %#x", i, at, now[at], v)
+			}
+		}
+	}
+}
+
+// until runs a machine until its guest has printed a text, with some input.
+func until(t *testing.T, m *Machine, console *transcript, text string, input []byte) {
+	t.Helper()
+	ctx, pause := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		stop, err := m.Run(ctx)
+		if err == nil && stop != Paused {
+			err = fmt.Errorf("the guest ended by %v", stop)
+		}
+		done <- err
+	}()
+	if len(input) > 0 {
+		if _, err := m.Serial(0).Write(input); err != nil {
+			t.Fatal(err)
+		}
+	}
+	console.wait(text)
+	pause()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
