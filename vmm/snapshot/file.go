@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"fifovm/vmm/memory"
@@ -65,21 +64,70 @@ func (f *File) Close() error {
 // Verify checks the RAM, which takes longer than the rest: it reads all of it. It
 // can go on beside machines that run.
 func (f *File) Verify(ctx context.Context) error {
-	b := make([]byte, chunk)
-	for i, want := range f.table {
-		if err := ctx.Err(); err != nil {
-			return err
+	err := f.chunks(func(i int, off int64, b []byte) error {
+		if sum(b) != f.table[i] {
+			return fmt.Errorf("it is damaged: the memory from %#x on has another checksum", off)
 		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", f.name, err)
+	}
+	return nil
+}
+
+// chunks reads the RAM piece by piece.
+func (f *File) chunks(do func(i int, off int64, b []byte) error) error {
+	b := make([]byte, chunk)
+	for i := range f.table {
 		off := int64(i) * chunk
 		b := b[:min(chunk, int64(f.Memory)-off)]
-		if _, err := io.ReadFull(io.NewSectionReader(f.file, f.ram+off, int64(len(b))), b); err != nil {
-			return fmt.Errorf("snapshot %s: %w", f.name, err)
+		if _, err := f.file.ReadAt(b, f.ram+off); err != nil {
+			return err
 		}
-		if sum(b) != want {
-			return fmt.Errorf("snapshot %s: it is damaged: the memory from %#x on has another checksum", f.name, off)
+		if err := do(i, off, b); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// CopyTo makes the file that was opened appear under another name too, in place of
+// what was there: as a link where that can be, since nobody changes a snapshot's
+// file, else as a copy.
+func (f *File) CopyTo(name string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("snapshot: copy %s to %s: %w", f.name, name, err)
+		}
+	}()
+	// Where there is a file of that name already, there can be no link.
+	if f.is(name) || f.is(f.name) && os.Link(f.name, name) == nil && f.is(name) {
+		return nil
+	}
+	return replace(name, func(to *os.File) error {
+		b := make([]byte, f.ram)
+		if _, err := f.file.ReadAt(b, 0); err != nil {
+			return err
+		}
+		if _, err := to.Write(b); err != nil {
+			return err
+		}
+		if err := to.Truncate(f.ram + int64(f.Memory)); err != nil {
+			return err
+		}
+		return f.chunks(func(_ int, off int64, b []byte) error { return writeSparse(to, b, f.ram+off) })
+	})
+}
+
+// is whether name is the file that was opened.
+func (f *File) is(name string) bool {
+	a, err := f.file.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(name)
+	return err == nil && os.SameFile(a, b)
 }
 
 // Base is the moment that the file is of. It is the file's: it is closed with it.

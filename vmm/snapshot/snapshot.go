@@ -112,6 +112,23 @@ func Save(name string, m *vmm.Machine, info Info) (err error) {
 	if err != nil {
 		return err
 	}
+	return replace(name, func(f *os.File) error {
+		at := ramOffset(len(h), len(state), m.RAM().Size())
+		if err := f.Truncate(at + int64(m.RAM().Size())); err != nil {
+			return err
+		}
+		table, err := writeRAM(f, at, m.RAM())
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(front(h, state, table))
+		return err
+	})
+}
+
+// replace has write make a file that takes the place of the one of that name when
+// all of it is on the disk, and of nothing else before.
+func replace(name string, write func(*os.File) error) (err error) {
 	// The name begins with a dot and ends in a random number: none that is asked for.
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
 	if err != nil {
@@ -123,15 +140,7 @@ func Save(name string, m *vmm.Machine, info Info) (err error) {
 			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
 		}
 	}()
-	at := ramOffset(len(h), len(state), m.RAM().Size())
-	if err := f.Truncate(at + int64(m.RAM().Size())); err != nil {
-		return err
-	}
-	table, err := writeRAM(f, at, m.RAM())
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(front(h, state, table)); err != nil {
+	if err := write(f); err != nil {
 		return err
 	}
 	// Without this a file could have its name, after a power cut, before its bytes.
@@ -141,10 +150,10 @@ func Save(name string, m *vmm.Machine, info Info) (err error) {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
+	done = true
 	if err := f.Close(); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	done = true
 	if err := os.Rename(f.Name(), name); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
@@ -232,22 +241,30 @@ func writeRAM(f *os.File, at int64, ram *memory.RAM) (table [][sha256.Size]byte,
 	for off := uint64(0); off < size; off += chunk {
 		b := slice(ram, off, min(chunk, size-off))
 		table = append(table, sum(b))
-		for start := 0; start < len(b); {
-			end := start
-			for end < len(b) && !zero(b[end:end+memory.PageSize]) {
-				end += memory.PageSize
-			}
-			if end > start {
-				if _, err := f.WriteAt(b[start:end], at+int64(off)+int64(start)); err != nil {
-					return nil, err
-				}
-			}
-			for start = end; start < len(b) && zero(b[start:start+memory.PageSize]); {
-				start += memory.PageSize
-			}
+		if err := writeSparse(f, b, at+int64(off)); err != nil {
+			return nil, err
 		}
 	}
 	return table, nil
+}
+
+// writeSparse writes pages to a file, but for those of zeros.
+func writeSparse(f *os.File, b []byte, at int64) error {
+	for start := 0; start < len(b); {
+		end := start
+		for end < len(b) && !zero(b[end:end+memory.PageSize]) {
+			end += memory.PageSize
+		}
+		if end > start {
+			if _, err := f.WriteAt(b[start:end], at+int64(start)); err != nil {
+				return err
+			}
+		}
+		for start = end; start < len(b) && zero(b[start:start+memory.PageSize]); {
+			start += memory.PageSize
+		}
+	}
+	return nil
 }
 
 // slice gives the n bytes at an offset in the RAM, as if it had no hole. The hole

@@ -296,6 +296,53 @@ func TestOldFileStays(t *testing.T) {
 }
 
 // FuzzSnapshot: whatever stands in a file, its reader and the machine that is to
+// TestCopyTo: under the other name is the same machine, whether that name was free
+// or not, and whatever has the first name by then.
+func TestCopyTo(t *testing.T) {
+	m := machine(t)
+	name := save(t, m)
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, f)
+	dir := t.TempDir()
+	check := func(what, copied string) {
+		t.Helper()
+		if err := f.CopyTo(copied); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got, err := os.ReadFile(copied); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the copy is another: %v", what, err)
+		}
+	}
+	check("a free name", filepath.Join(dir, "a"))
+	check("the same again", filepath.Join(dir, "a"))
+	check("itself", name)
+	if err := os.WriteFile(filepath.Join(dir, "b"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("a name that is taken", filepath.Join(dir, "b"))
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("the name is another file's", filepath.Join(dir, "c"))
+	if err := f.CopyTo(filepath.Join(dir, "none", "d")); err == nil {
+		t.Error("a copy in a folder that is not there")
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 3 {
+		t.Errorf("there is %v, %v, want a, b and c", left, err)
+	}
+}
+
 // take its state either take it or give an error.
 func FuzzSnapshot(f *testing.F) {
 	m := machine(f)

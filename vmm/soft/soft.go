@@ -247,6 +247,9 @@ func (e *Engine) next() *cpu {
 	return nil
 }
 
+// Reseed has the turns behind the present one be of lengths that the seed decides.
+func (e *Engine) Reseed(seed uint64) { e.random = rand.NewPCG(seed, 0) }
+
 // draw gives the length of a turn.
 func (e *Engine) draw() int64 {
 	if len(e.cpus) == 1 {

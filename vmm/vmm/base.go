@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"fifovm/vmm/memory"
+	"fifovm/vmm/soft"
 )
 
 // Base is a moment of a machine that others begin at, and go back to by Reset.
@@ -95,7 +96,8 @@ func (m *Machine) begin(b *Base) error {
 
 // Reset puts the machine, which is not running, back to its base. It copies back
 // what the guest or a device has written to, and nothing else. What the guest had
-// sent before may still be on its way to the serial ports' writers: see Flush.
+// sent before may still be on its way to the serial ports' writers: see Flush and
+// SetSerial. The ends that Serial gave before are those of a guest that is gone.
 func (m *Machine) Reset() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -105,7 +107,21 @@ func (m *Machine) Reset() error {
 	case m.broken != nil:
 		return fmt.Errorf("vmm: a machine that broke down can't be reset: %w", m.broken)
 	}
+	for _, s := range m.serial {
+		s.reset()
+	}
 	return m.setState(m.base, m.engine.Rewind)
+}
+
+// Reseed has the soft engine's CPUs take turns from now on in an order that the
+// seed decides: that of Config.Seed is as old as the machine, and is in its base
+// too. On other engines it does nothing. The machine must not be running.
+func (m *Machine) Reseed(seed uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.engine.(*soft.Engine); ok {
+		e.Reseed(seed)
+	}
 }
 
 // Dirty is how many pages of RAM a Reset would copy back at least: those that the

@@ -1,7 +1,9 @@
 package vmm
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -277,6 +279,121 @@ func TestResetWithoutBase(t *testing.T) {
 	m := machine(t, Config{Engine: EngineSoft})
 	if err := m.Reset(); err == nil {
 		t.Error("a machine without a base is reset")
+	}
+}
+
+// TestResetEndsWrites: what the host was about to send to a guest does not get to the
+// one after the reset.
+func TestResetEndsWrites(t *testing.T) { onEngines(t, testResetEndsWrites) }
+
+func testResetEndsWrites(t *testing.T, engine string) {
+	console := newTranscript()
+	m := machine(t, Config{Engine: engine, Serial: [2]io.Writer{console}})
+	load(t, m, "")
+	until(t, m, console, "ready", nil)
+	b, err := m.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	old := m.Serial(0)
+	written := make(chan error, 1)
+	go func() {
+		_, err := old.Write(bytes.Repeat([]byte("X"), 1000)) // more than there is room for
+		written <- err
+	}()
+	for taken := false; !taken; { // nothing tells of a write that waits
+		m.Do(func() {
+			_, taken = m.clock.Pending(inputOwner, inputLive)
+			taken = taken || m.serial[0].uart.Room() == 0
+		})
+	}
+	if err := m.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("the write that waited gives %v, want %v", err, io.ErrClosedPipe)
+	}
+	if _, err := old.Write([]byte("X")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a write to the guest before gives %v, want %v", err, io.ErrClosedPipe)
+	}
+	if err := old.Break(); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a break gives %v, want %v", err, io.ErrClosedPipe)
+	}
+	until(t, m, console, "A", []byte("A"))
+	if strings.Contains(console.String(), "X") {
+		t.Errorf("the guest after the reset got what the one before was to get: %q", console)
+	}
+}
+
+// failing is a writer that can't.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+// TestSetSerial: each writer gets what was sent while it was there, one that fails
+// not being in the way of the next.
+func TestSetSerial(t *testing.T) {
+	first, second := newTranscript(), newTranscript()
+	m := machine(t, Config{Engine: EngineSoft, Serial: [2]io.Writer{first}})
+	load(t, m, "")
+	until(t, m, first, "ready", nil)
+	if err := m.SetSerial(0, second); err != nil {
+		t.Fatal(err)
+	}
+	until(t, m, second, "A", []byte("A"))
+	broken := errors.New("it is broken")
+	if err := m.SetSerial(0, failing{broken}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := m.Run(ctx)
+		done <- err
+	}()
+	if _, err := m.Serial(0).Write([]byte("BBBBBBBBBBBBBBBBBBBBBBBB")); err != nil { // not all at once: some is answered
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SetSerial(0, second); !errors.Is(err, broken) {
+		t.Errorf("the error of the writer before is %v, want %v", err, broken)
+	}
+	until(t, m, second, "C", []byte("C"))
+	if f, s := strings.TrimSpace(first.String()), strings.Trim(second.String(), "B"); f != "ready" || s != "AC" && !strings.HasPrefix(s, "A") {
+		t.Errorf("the first got %q, the second %q", f, s)
+	}
+	if err := m.SetSerial(0, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReseed: from one base, a seed decides what becomes of it.
+func TestReseed(t *testing.T) {
+	_, m := bareMachine(t, 1, nil)
+	defer closeMachine(t, m)
+	b, err := m.Base()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	ends := map[uint64]string{}
+	for _, seed := range []uint64{2, 3, 2, 3, 2} {
+		if err := m.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		m.Reseed(seed)
+		h := toEnd(t, m)
+		if ends[seed] != "" && ends[seed] != h {
+			t.Errorf("seed %d: the final state is another than the first time", seed)
+		}
+		ends[seed] = h
+	}
+	if ends[2] == ends[3] {
+		t.Error("two seeds end in the same state")
 	}
 }
 

@@ -19,7 +19,7 @@ var where = map[string]string{
 
 	"serialPort.machine": "wiring", "serialPort.index": "wiring", "serialPort.uart": "State.UART", "serialPort.out": "the host's",
 	"serialPort.waiting": "State.Waiting", "serialPort.writer": "wiring", "serialPort.room": "wiring", "serialPort.closed": "the host's",
-	"serialPort.converses": "State.Converses",
+	"serialPort.converses": "State.Converses", "serialPort.resets": "the host's",
 
 	"attached.machine": "wiring", "attached.name": "DeviceState.Name", "attached.owner": "wiring", "attached.slot": "wiring", "attached.info": "constant",
 	"attached.boundary": "DeviceState.Boundary", "attached.endpoint": "DeviceState.Function", "attached.events": "counted in State.Clock",

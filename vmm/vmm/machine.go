@@ -247,8 +247,16 @@ func (m *Machine) RAM() *memory.RAM { return m.ram }
 
 // Serial is the host's end of ttyS0 or ttyS1. A write or a break returns when
 // the guest's UART has taken all of it, or with io.ErrClosedPipe when the
-// machine is closed.
-func (m *Machine) Serial(i int) SerialPort { return m.serial[i] }
+// machine is closed, or was Reset since: a guest after that does not get what was
+// meant for the one before.
+func (m *Machine) Serial(i int) SerialPort {
+	return serialEnd{port: m.serial[i], resets: m.serial[i].resets.Load()}
+}
+
+// SetSerial has w take what the guest sends on serial port i from now on, in place
+// of Config.Serial's writer; nil drops it. The writer before gets all that was sent
+// till then, and its error is SetSerial's. The machine must not be running.
+func (m *Machine) SetSerial(i int, w io.Writer) error { return m.serial[i].out.replace(w) }
 
 // Run runs the guest until it ends the run itself, until ctx is done (Paused),
 // or until it can't go on: the error then says why.

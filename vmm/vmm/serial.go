@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"fifovm/vmm/chipset"
 	"fifovm/vmm/soft"
@@ -35,7 +36,26 @@ type serialPort struct {
 	closed bool
 
 	converses bool // see Machine.Converse
+	resets    atomic.Uint64
 }
+
+// serialEnd is the host's end of the cable, until the machine is Reset.
+type serialEnd struct {
+	port   *serialPort
+	resets uint64
+}
+
+// Write sends p to the guest.
+func (e serialEnd) Write(p []byte) (n int, err error) {
+	err = e.port.send(e.resets, func() bool {
+		n += e.port.take(p[n:])
+		return n == len(p)
+	})
+	return n, err
+}
+
+// Break sends the guest a break, in the place of Write's bytes.
+func (e serialEnd) Break() error { return e.port.send(e.resets, e.port.takeBreak) }
 
 func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
 	s := &serialPort{machine: m, index: index, out: newOutput(w), room: sync.NewCond(&m.mu)}
@@ -49,15 +69,6 @@ func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writ
 	})
 	s.uart.OnRoom = s.feed
 	return s
-}
-
-// Write sends p to the guest.
-func (s *serialPort) Write(p []byte) (n int, err error) {
-	err = s.send(func() bool {
-		n += s.take(p[n:])
-		return n == len(p)
-	})
-	return n, err
 }
 
 // Converse makes a conversation of what passes on serial port i of a guest whose
@@ -102,16 +113,13 @@ func (m *Machine) held() bool {
 	return ok && e.Held()
 }
 
-// Break sends the guest a break, in the place of Write's bytes.
-func (s *serialPort) Break() error { return s.send(s.takeBreak) }
-
 // send calls try until it has sent all, whenever the UART may take more.
-func (s *serialPort) send(try func() (done bool)) error {
+func (s *serialPort) send(resets uint64, try func() (done bool)) error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.machine.mu.Lock()
 	defer s.machine.mu.Unlock()
-	for !s.closed {
+	for !s.closed && s.resets.Load() == resets {
 		if try() {
 			return nil
 		}
@@ -189,6 +197,13 @@ func (m *Machine) arrival() int64 {
 		e.CatchUp()
 	}
 	return m.clock.Free(m.clock.Now() + 1)
+}
+
+// reset ends what the host was about to send: the guest that it was for is gone.
+// The machine is locked.
+func (s *serialPort) reset() {
+	s.resets.Add(1)
+	s.room.Broadcast()
 }
 
 func (s *serialPort) close() error {
@@ -336,9 +351,9 @@ func (o *output) drain() {
 		b := o.buf
 		o.buf = spare[:0]
 		o.changed.Broadcast()
-		if o.err == nil {
+		if w := o.w; o.err == nil {
 			o.mu.Unlock()
-			_, err := o.w.Write(b)
+			_, err := w.Write(b)
 			o.mu.Lock()
 			o.err = err
 		}
@@ -356,6 +371,19 @@ func (o *output) flush() {
 	for sent := o.sent; o.taken < sent; {
 		o.changed.Wait()
 	}
+}
+
+// replace has another writer take what comes from now on. The machine is not
+// running. The error is that of the one before, which has all that was for it.
+func (o *output) replace(w io.Writer) (err error) {
+	o.flush()
+	if w == nil {
+		w = io.Discard
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	err, o.w, o.err = o.err, w, nil
+	return err
 }
 
 // close waits until the writer has everything and gives its error.
