@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"fifovm/device"
 	"fifovm/device/fault"
@@ -159,6 +162,16 @@ func (m *Machine) Devices() []*device.Boundary {
 	return all
 }
 
+// DeviceAddress is where the guest finds a device, as Linux writes it: 0000:00:02.0.
+// It is empty if there is no device of that name.
+func (m *Machine) DeviceAddress(name string) string {
+	d := m.attached(name)
+	if d == nil {
+		return ""
+	}
+	return fmt.Sprintf("0000:00:%02x.0", d.slot)
+}
+
 // Do calls f between two things that the guest does, at any time, and from any
 // goroutine but in a call of a device.
 func (m *Machine) Do(f func()) {
@@ -207,7 +220,46 @@ func (m *Machine) withDevice(name string, f func(*attached)) error {
 func (d *attached) recovered() {
 	if r := recover(); r != nil {
 		d.broken = true
-		d.machine.fail(fmt.Errorf("device %s: panic: %v\n%s", d.name, r, debug.Stack()))
+		d.machine.fail(&ModelPanic{Device: d.name, Value: r, Place: panicPlace(), Stack: string(debug.Stack())})
+	}
+}
+
+// ModelPanic is that a device's model has panicked: a mistake in its code.
+type ModelPanic struct {
+	Device string
+	Value  any    // of the panic
+	Place  string // the model's line, as in fifo.go:12
+	Stack  string // of the goroutine: many lines
+}
+
+func (p *ModelPanic) Error() string {
+	return fmt.Sprintf("device %s: its model panicked at %s: %v", p.Device, p.Place, p.Value)
+}
+
+// panicPlace is where a panic, which a deferred call recovers, has begun: in the
+// model, if what found the mistake is the host or the boundary.
+func panicPlace() string {
+	var pc [64]uintptr
+	frames := runtime.CallersFrames(pc[:runtime.Callers(0, pc[:])])
+	place := "an unknown place"
+	for panicking, first := false, true; ; {
+		f, more := frames.Next()
+		switch {
+		case f.Function == "runtime.gopanic":
+			panicking = true
+		case !panicking, strings.HasPrefix(f.Function, "runtime."): // which finds an index out of range, and its like
+		default:
+			here := fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line)
+			if !strings.HasPrefix(f.Function, "fifovm/vmm/vmm.(*attached).") && !strings.HasPrefix(f.Function, "fifovm/device.") {
+				return here
+			}
+			if first {
+				place, first = here, false
+			}
+		}
+		if !more {
+			return place
+		}
 	}
 }
 

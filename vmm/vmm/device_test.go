@@ -201,14 +201,14 @@ func TestBadDevices(t *testing.T) {
 		many = append(many, Device{Name: fmt.Sprint(i), Model: newProbe()})
 	}
 	for want, devices := range map[string][]Device{
-		"slot 32":           {{"a", newProbe(), 32}},
-		"slot -1":           {{"a", newProbe(), -1}},
-		"two functions":     {{"a", newProbe(), 3}, {"b", newProbe(), 3}},
-		"no other one":      {{"a", newProbe(), 0}, {"a", newProbe(), 0}},
-		"want a name":       {{"", newProbe(), 0}},
-		"BAR 0: 0x3 bytes":  {{"a", bad, 0}},
-		"no more than 31":   many,
-		"device a: panic: ": {{"a", &struct{ *probe }{}, 0}},
+		"slot 32":                          {{"a", newProbe(), 32}},
+		"slot -1":                          {{"a", newProbe(), -1}},
+		"two functions":                    {{"a", newProbe(), 3}, {"b", newProbe(), 3}},
+		"no other one":                     {{"a", newProbe(), 0}, {"a", newProbe(), 0}},
+		"want a name":                      {{"", newProbe(), 0}},
+		"BAR 0: 0x3 bytes":                 {{"a", bad, 0}},
+		"no more than 31":                  many,
+		"device a: its model panicked at ": {{"a", &struct{ *probe }{}, 0}},
 	} {
 		m, err := New(Config{Engine: EngineSoft, CPUs: 1, Memory: testMemory, Devices: devices})
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -386,7 +386,7 @@ func TestDeviceEvents(t *testing.T) {
 			p.host.Schedule(1<<40, 9, 0)
 		}
 	})
-	if _, err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "device dev: panic: 8192 events") {
+	if _, err := b.Run(t.Context()); err == nil || !strings.Contains(err.Error(), ": 8192 events") {
 		t.Errorf("Run gives %v", err)
 	}
 }
@@ -414,7 +414,7 @@ func testModelPanics(t *testing.T, engine string) {
 				go call(b, p) // before the run, or in the midst of it
 			}
 			_, err := b.Run(t.Context())
-			if err == nil || !strings.Contains(err.Error(), "device dev: panic: the model's own "+what) || !strings.Contains(err.Error(), "device_test.go") {
+			if err == nil || !strings.Contains(err.Error(), "device dev: its model panicked at device_test.go:") || !strings.Contains(err.Error(), ": the model's own "+what) {
 				t.Fatalf("Run gives %v", err)
 			}
 			p.got = nil
