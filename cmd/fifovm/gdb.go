@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -21,8 +22,9 @@ func gdbFlag(f *pflag.FlagSet, g *guest) {
 }
 
 // gdbCommand is the monitor's command that lets gdb in, once, until ctx is done or
-// the guest has ended. wait is for after that: until gdb is gone.
-func gdbCommand(ctx context.Context, s *debug.Session, kernel string, kill func(), note func(string)) (c monitor.Command, wait func()) {
+// the guest has ended. wait is for after that: until gdb is gone. attached is told
+// when one comes, and when it goes.
+func gdbCommand(ctx context.Context, s *debug.Session, kernel string, symbols *monitor.Symbols, kill func(), attached func(bool), note func(string)) (c monitor.Command, wait func()) {
 	open, folder := false, ""
 	var served sync.WaitGroup
 	c = monitor.Command{Name: "gdb", Args: "PORT", Help: "let gdb connect to a port of this host: target remote :PORT",
@@ -37,11 +39,11 @@ func gdbCommand(ctx context.Context, s *debug.Session, kernel string, kill func(
 			if err != nil {
 				return err
 			}
-			cfg := gdb.Config{Session: s, Kill: kill}
+			cfg := gdb.Config{Session: s, Kill: kill, Attached: attached}
 			// What gdb can do without, it does without.
 			if folder, err = os.MkdirTemp("", "fifovm-gdb"); err == nil {
 				modules := ""
-				if linux, err := debug.OpenLinux(kernel, moduleOf(kernel)); err == nil {
+				if linux, err := symbols.Linux(); err == nil {
 					modules = filepath.Join(folder, "modules")
 					cfg.Linux, cfg.ModuleScript = linux, modules
 				}
@@ -66,6 +68,20 @@ func gdbCommand(ctx context.Context, s *debug.Session, kernel string, kill func(
 			_ = os.RemoveAll(folder) // scratch
 		}
 	}
+}
+
+// moduleFiles are the files with the symbols of the modules that the guest loads:
+// those that were given, else the driver.
+func (g *guest) moduleFiles() (files []string) {
+	for _, m := range g.modules {
+		file, _, _ := strings.Cut(m, ",")
+		files = append(files, file)
+	}
+	// What is in the image is stripped.
+	if driver := moduleOf(builtKernel(g.kernel)); len(files) == 0 && exists(driver) {
+		files = append(files, driver)
+	}
+	return files
 }
 
 // moduleOf is the driver with its symbols, as guest/driver/build leaves it for a

@@ -24,6 +24,7 @@ type prompt struct {
 	mu      sync.Mutex
 	opened  bool
 	partial []byte // of the guest's last line, while the monitor is open
+	held    bool   // gdb has the guest
 
 	// busy is held while a command runs, so that the machine is not closed under
 	// it.
@@ -71,7 +72,7 @@ func (p *prompt) attach(m *monitor.Monitor, s *debug.Session) {
 	defer p.busy.Unlock()
 	p.monitor, p.session = m, s
 	if m != nil {
-		go p.follow(m, s.Stopped())
+		go p.follow(m, s, s.Stopped())
 		return
 	}
 	p.mu.Lock()
@@ -82,18 +83,34 @@ func (p *prompt) attach(m *monitor.Monitor, s *debug.Session) {
 }
 
 // follow opens the monitor, if it is not open, when the guest has stopped at a
-// breakpoint or watchpoint, and says so.
-func (p *prompt) follow(m *monitor.Monitor, events <-chan debug.Event) {
+// breakpoint or watchpoint, and says so. Where gdb has the guest, gdb does.
+func (p *prompt) follow(m *monitor.Monitor, s *debug.Session, events <-chan debug.Event) {
 	for e := range events {
-		if e.Reason == debug.Breakpoint || e.Reason == debug.Watchpoint {
-			p.mu.Lock()
-			if !p.opened {
-				p.begin()
-			}
-			p.mu.Unlock()
+		if e.Reason != debug.Breakpoint && e.Reason != debug.Watchpoint {
+			continue
+		}
+		p.mu.Lock()
+		held := p.held
+		if !held {
+			// Gdb lets the guest go on before it leaves it.
+			_, stands := s.Last()
+			held = !stands
+		}
+		if !held && !p.opened {
+			p.begin()
+		}
+		p.mu.Unlock()
+		if !held {
 			p.say(m.Event(e) + "\n")
 		}
 	}
+}
+
+// gdb is told when a gdb has come or gone.
+func (p *prompt) gdb(here bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = here
 }
 
 func (p *prompt) open() bool {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -101,9 +102,12 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	if err != nil {
 		return false, err
 	}
-	session := debug.New(m, g.image)
-	letGDB, gdbGone := gdbCommand(ctx, session, builtKernel(g.kernel), leave, term.Note)
-	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: g.image,
+	kernel := builtKernel(g.kernel)
+	symbols := monitor.OpenSymbols(g.image, kernel, g.moduleFiles()...)
+	defer symbols.Close()
+	session := debug.New(m, symbols)
+	letGDB, gdbGone := gdbCommand(ctx, session, kernel, symbols, leave, term.monitor.gdb, term.Note)
+	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: symbols,
 		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
 		More: []monitor.Command{letGDB}})
 	if g.gdb != "" {
@@ -157,7 +161,10 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 
 // explain gives a run's error its exit status, and what there is to say of it.
 func (g *guest) explain(err error) error {
+	var model *vmm.ModelPanic
 	switch {
+	case errors.As(err, &model):
+		return &statusError{statusFailed, &detailedError{err, strings.TrimSuffix(model.Stack, "\n")}}
 	case errors.Is(err, x86.ErrTripleFault):
 		err = fmt.Errorf("%w: the guest's kernel could not handle an exception, nor the exception in handling that", err)
 		return &statusError{statusTripleFault, g.withRegisters(err)}

@@ -38,12 +38,44 @@ func (m *Monitor) address(text string) (uint64, error) {
 			return 0, fmt.Errorf("%q: want an address, or SYMBOL+NUMBER", text)
 		}
 	}
-	if m.cfg.Symbols != nil {
-		if addr, ok := m.cfg.Symbols.Address(name); ok {
-			return addr + n, nil
-		}
+	addr, err := m.cfg.Symbols.Address(name)
+	return addr + n, err
+}
+
+// find has the symbols be those of the modules that are loaded now. Where that
+// can't be told, the error is what a name that is not known is told with.
+func (m *Monitor) find() { _, _ = m.cfg.Symbols.Find(m.cfg.Session) }
+
+// named is a command that uses symbols.
+func (m *Monitor) named(run func([]string, io.Writer) error) func([]string, io.Writer) error {
+	return func(args []string, w io.Writer) error {
+		m.find()
+		return run(args, w)
 	}
-	return 0, fmt.Errorf("there is no symbol %q in the kernel's file: give an address such as 0xffffffff81000000", name)
+}
+
+func (m *Monitor) modules(args []string, w io.Writer) error {
+	if len(args) != 0 {
+		return errUsage
+	}
+	list, err := m.cfg.Symbols.Find(m.cfg.Session)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(w, "none")
+	}
+	for _, l := range list {
+		about := l.File
+		switch {
+		case l.File == "":
+			about = "its file is not known"
+		case l.Other:
+			about += " is of another build than the guest's: its symbols are not used"
+		}
+		fmt.Fprintf(w, "%s: .text at %#x, %s\n", l.Name, l.Section(".text"), about)
+	}
+	return nil
 }
 
 // cpu reads a CPU's number; without one it is the one that stopped last.
@@ -157,8 +189,17 @@ func (m *Monitor) disassemble(args []string, w io.Writer) (err error) {
 
 func (m *Monitor) list(w io.Writer, cpu int, addr uint64, n int) int {
 	lines := m.cfg.Session.Disassemble(cpu, addr, n)
+	before := ""
 	for _, l := range lines {
-		fmt.Fprintf(w, "%016x  %-30x  %-40s %s\n", l.Address, l.Bytes, l.Text, l.Symbol)
+		// The source's line where it changes: an instruction is one of many of it.
+		place := l.Symbol
+		if line := m.cfg.Symbols.line(l.Address); line != before {
+			before = line
+			if line != "" {
+				place += " (" + line + ")"
+			}
+		}
+		fmt.Fprintf(w, "%016x  %-22x  %-36s %s\n", l.Address, l.Bytes, l.Text, place)
 	}
 	return len(lines)
 }
@@ -216,7 +257,11 @@ func (m *Monitor) breakpoint(args []string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return s.SetBreakpoint(addr)
+		if err := s.SetBreakpoint(addr); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "at %s\n", m.place(addr))
+		return nil
 	case 2:
 		addr, err := m.address(args[1])
 		if args[0] != "delete" {
@@ -238,9 +283,9 @@ func (m *Monitor) watch(args []string, w io.Writer) error {
 		}
 		return nil
 	}
-	set := s.SetWatchpoint
-	if args[0] == "delete" {
-		set, args = s.ClearWatchpoint, args[1:]
+	remove := args[0] == "delete"
+	if remove {
+		args = args[1:]
 	}
 	if len(args) != 2 {
 		return errUsage
@@ -253,7 +298,14 @@ func (m *Monitor) watch(args []string, w io.Writer) error {
 	if err != nil || n == 0 {
 		return fmt.Errorf("%q: want a number of bytes", args[1])
 	}
-	return set(addr, n, x86.WatchWrite)
+	if remove {
+		return s.ClearWatchpoint(addr, n, x86.WatchWrite)
+	}
+	if err := s.SetWatchpoint(addr, n, x86.WatchWrite); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%d bytes at %s\n", n, m.place(addr))
+	return nil
 }
 
 func (m *Monitor) quit(args []string, _ io.Writer) error {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	stack "runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -22,17 +23,12 @@ import (
 	"fifovm/vmm/vmm"
 )
 
-// Symbols knows the addresses of a kernel's functions.
-type Symbols interface {
-	Address(name string) (addr uint64, ok bool)
-}
-
 // Config is what a monitor works on.
 type Config struct {
 	Session *debug.Session
 	Plan    *fault.Plan // armed on the devices
 	Log     *trace.Log  // where the devices are traced already; nil: they are not
-	Symbols Symbols     // may be nil
+	Symbols *Symbols    // may be nil
 	About   string      // what info says of the machine: the engine, the kernel
 	Quit    func()      // ends the guest
 	// More are commands of the caller's, behind the monitor's own.
@@ -71,7 +67,7 @@ func (m *Monitor) Do(line string, w io.Writer) error {
 	if len(words) == 0 {
 		return nil
 	}
-	c, err := m.find(words[0])
+	c, err := m.command(words[0])
 	if err != nil {
 		return err
 	}
@@ -83,8 +79,8 @@ func (m *Monitor) Do(line string, w io.Writer) error {
 	return nil
 }
 
-// find gives the command of a name, or of the only one that begins so.
-func (m *Monitor) find(name string) (*Command, error) {
+// command gives the command of a name, or of the only one that begins so.
+func (m *Monitor) command(name string) (*Command, error) {
 	var found []*Command
 	for i := range m.commands {
 		switch c := &m.commands[i]; {
@@ -117,7 +113,7 @@ func (m *Monitor) Complete(line string) (all []string) {
 	var choices []string
 	if len(words) == 1 {
 		choices = m.names()
-	} else if c, err := m.find(words[0]); err == nil && c.Complete != nil {
+	} else if c, err := m.command(words[0]); err == nil && c.Complete != nil {
 		choices = c.Complete(len(words) - 2)
 	}
 	for _, s := range choices {
@@ -148,7 +144,7 @@ func (m *Monitor) help(args []string, w io.Writer) error {
 		return errUsage
 	}
 	if len(args) == 1 {
-		c, err := m.find(args[0])
+		c, err := m.command(args[0])
 		if err != nil {
 			return err
 		}
@@ -207,8 +203,8 @@ func (m *Monitor) info(args []string, w io.Writer) error {
 				gone = ", unplugged"
 			}
 			i := b.Info()
-			fmt.Fprintf(w, "device %s: %04x:%04x, %d crossings, %d interrupts%s\n",
-				b.Name(), i.Vendor, i.Device, b.Seq(), b.Number(device.ClassIRQ, device.INTx-1), gone)
+			fmt.Fprintf(w, "device %s: %s, %04x:%04x, %d crossings, %d interrupts%s\n",
+				b.Name(), m.machine().DeviceAddress(b.Name()), i.Vendor, i.Device, b.Seq(), b.Number(device.ClassIRQ, device.INTx-1), gone)
 		}
 	})
 	if s.Ended() {
@@ -224,12 +220,16 @@ func (m *Monitor) info(args []string, w io.Writer) error {
 	return nil
 }
 
-// place is an address with its symbol.
+// place is an address with its symbol and its line.
 func (m *Monitor) place(addr uint64) string {
+	text := fmt.Sprintf("%#x", addr)
 	if symbol := m.cfg.Session.Symbol(addr); symbol != "" {
-		return fmt.Sprintf("%#x %s", addr, symbol)
+		text += " " + symbol
 	}
-	return fmt.Sprintf("%#x", addr)
+	if line := m.cfg.Symbols.line(addr); line != "" {
+		text += " (" + line + ")"
+	}
+	return text
 }
 
 func (m *Monitor) event(e debug.Event) string {
@@ -243,7 +243,10 @@ func (m *Monitor) event(e debug.Event) string {
 }
 
 // Event says in a line why the guest came to stand still.
-func (m *Monitor) Event(e debug.Event) string { return m.event(e) }
+func (m *Monitor) Event(e debug.Event) string {
+	m.find()
+	return m.event(e)
+}
 
 func (m *Monitor) showDevice(args []string, w io.Writer) error {
 	if len(args) != 1 {
@@ -258,9 +261,21 @@ func (m *Monitor) showDevice(args []string, w io.Writer) error {
 		if !ok {
 			return errors.New("its model does not show its state: see device.Inspector")
 		}
-		i.Inspect(w, ram.Read)
-		return nil
+		return inspect(i, w, ram.Read)
 	})
+}
+
+// inspect has a model show its state. A mistake in that is told, and no more: the
+// device works as before.
+func inspect(i device.Inspector, w io.Writer, read func(uint64, []byte) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(w, "%s\n", stack.Stack())
+			err = fmt.Errorf("its model panicked when it was to show its state: %v", r)
+		}
+	}()
+	i.Inspect(w, read)
+	return nil
 }
 
 func (m *Monitor) fault(args []string, w io.Writer) error {
@@ -390,7 +405,8 @@ func (m *Monitor) plug(args []string, w io.Writer) error {
 	if err := m.plugged(args, m.machine().PlugDevice); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "the guest finds it by: echo 1 >/sys/bus/pci/rescan")
+	// Linux has the old one still: without a slot for hot plugging nobody tells it.
+	fmt.Fprintf(w, "the guest finds it by: echo 1 >/sys/bus/pci/devices/%s/remove; echo 1 >/sys/bus/pci/rescan\n", m.machine().DeviceAddress(args[0]))
 	return nil
 }
 

@@ -17,6 +17,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
+
+	"fifovm/vmm/symbols"
 )
 
 // maxKernel bounds the bytes of a kernel in memory. A Linux image has to fit in
@@ -29,10 +32,9 @@ const maxKernel = 1 << 30
 const maxBzImage = 256 << 20
 
 // Kernel is a kernel that was read, checked and decompressed. It doesn't
-// change, so it can be loaded many times.
+// change, so it can be loaded many times, and used from any goroutine.
 type Kernel struct {
 	name       string    // the file, for errors; "kernel" where there is none
-	path       string    // the file, for its symbols; empty where there is none
 	segments   []segment // at least one
 	base, end  uint64    // guest-physical range that the segments span, unless moved
 	entry      uint64    // guest-physical, inside of the range
@@ -40,6 +42,8 @@ type Kernel struct {
 	align      uint64    // the kernel may be moved by multiples of it; 0: not at all
 	commandMax uint64    // longest command line, without the final NUL
 	initrdMax  uint64    // highest address that a byte of the initrd may have
+
+	symbols func() *symbols.Table // of the file, read at the first call; nil: none
 }
 
 // segment is memory that the kernel wants filled: data, then zeros up to size.
@@ -59,7 +63,8 @@ func Open(path string) (*Kernel, error) {
 		}
 		return nil, fmt.Errorf("boot: %s: %w", path, err)
 	}
-	k.name, k.path = path, path
+	k.name = path
+	k.symbols = sync.OnceValue(func() *symbols.Table { return readSymbols(path) })
 	return k, nil
 }
 

@@ -32,6 +32,10 @@ type Config struct {
 	Monitor func(line string, w io.Writer) error
 	// Kill, if not nil, ends the guest: gdb's command "kill".
 	Kill func()
+	// Attached, if not nil, is called with true before a gdb that has come has the
+	// guest stand still, and with false when it has gone and the guest goes on. What
+	// the guest stops for between the two is gdb's business.
+	Attached func(on bool)
 }
 
 // Listen opens what --gdb says: PORT or :PORT for the host's own, HOST:PORT, or
@@ -92,6 +96,10 @@ type message struct {
 }
 
 func serveConn(ctx context.Context, conn net.Conn, cfg Config) {
+	if cfg.Attached != nil {
+		cfg.Attached(true)
+		defer cfg.Attached(false)
+	}
 	s := newServer(conn, cfg)
 	defer s.leave()
 	defer conn.Close()
