@@ -38,10 +38,16 @@ var (
 	// unsure begins an address in a backtrace that may be left from before.
 	unsure = regexp.MustCompile(`^\s*\? `)
 	// selfSaying are reasons to which the first function on the stack adds nothing.
-	selfSaying = regexp.MustCompile(`^(?:UBSAN|kernel panic): `)
+	selfSaying = regexp.MustCompile(`^(?:UBSAN|DMA-API|kernel panic): `)
+	// dmaAPI are those of the DMA API's debugging, which are about a mapping.
+	dmaAPI = regexp.MustCompile(`^DMA-API: `)
 	// foundAt is a file and line that UBSAN gives.
 	foundAt = regexp.MustCompile(`^(UBSAN: .* in )(/\S+):(\d+):\d+$`)
 )
+
+// mappedAt is what the DMA API's debugging puts before the backtrace of who made a
+// mapping.
+const mappedAt = "DMA-API: Mapped at:"
 
 // maxReason bounds a reason.
 const maxReason = 300
@@ -58,9 +64,9 @@ func (r *Report) Reason(s *Symbols) string {
 	if title == "" {
 		title, _ = text(r.Lines[min(1, len(r.Lines)-1)])
 	}
-	var site, driver, first, lock, message string
+	var site, driver, first, lock, message, mapper string
 	site, title = s.cutSite(title)
-	tracing := false
+	tracing, mapped := false, false
 	for i, line := range r.Lines {
 		t, _ := text(line)
 		if i == 1 && message == "" && t != r.title {
@@ -75,7 +81,13 @@ func (r *Report) Reason(s *Symbols) string {
 		switch {
 		case t == "Call Trace:":
 			tracing = true
+		case t == mappedAt:
+			mapped = true
 		case at == "":
+		case mapped:
+			if mapper == "" && reference.FindStringSubmatch(t)[4] != "" {
+				mapper = at
+			}
 		case lock == "" && heldAt.MatchString(t):
 			lock = heldAt.FindStringSubmatch(t)[1] + " at " + at
 		case instruction.MatchString(t):
@@ -100,6 +112,12 @@ func (r *Report) Reason(s *Symbols) string {
 	}
 	if m := foundAt.FindStringSubmatch(title); m != nil {
 		reason = m[1] + s.short(m[2]) + ":" + m[3]
+	}
+	if dmaAPI.MatchString(reason) {
+		site = "" // in the debugging itself
+	}
+	if mapper != "" {
+		return clip(reason+", mapped by "+mapper, maxReason)
 	}
 	if site == "" && driver == "" && lock == "" && !selfSaying.MatchString(reason) {
 		site = first

@@ -92,7 +92,7 @@ var (
 		`note: |Modules linked in: |---\[ end |Kernel panic - not syncing|Kernel Offset: |Rebooting in |` +
 		`CPU: \d|Tainted: |Hardware name: |Workqueue: |Call Trace:|Sending NMI |NMI backtrace |` +
 		`Showing all locks|\d+ locks? held by |no locks held by |task:|INFO: lockdep is turned off|` +
-		`Disabling lock debugging|Disabling IRQ|handlers:|\[<|FIX |Shutting down cpus` +
+		`DMA-API: Mapped at:|Disabling lock debugging|Disabling IRQ|handlers:|\[<|FIX |Shutting down cpus` +
 		`)`)
 )
 

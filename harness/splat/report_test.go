@@ -80,6 +80,10 @@ func TestReasons(t *testing.T) {
 		{cut + "\nUBSAN: array-index-out-of-bounds in /home/me/driver/ring.c:12:9\nindex 9 is out of range" + trace + "\n---[ end trace ]---", "UBSAN: array-index-out-of-bounds in ring.c:12, from fifo_read [fifo_aio]"},
 		{"kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"},
 		{"DMA-API: pci 0000:00:02.0: device driver has pending DMA allocations while released from device [count=1]", "DMA-API: pci 0000:00:02.0: device driver has pending DMA allocations while released from device [count=1]"},
+		{cut + "\nDMA-API: fifo_aio 0000:00:02.0: device driver failed to check map error [size=64 bytes]\nWARNING: CPU: 0 PID: 71 at kernel/dma/debug.c:1000 check_unmap+0x1/0x2\nRIP: 0010:check_unmap+0x1/0x2" + trace + "\n---[ end trace 0 ]---\nDMA-API: Mapped at:\n debug_dma_map_page+0x1/0x2\n fifo_map+0x1/0x2 [fifo_aio]\n fifo_read+0x10/0x20 [fifo_aio]",
+			"DMA-API: fifo_aio 0000:00:02.0: device driver failed to check map error [size=64 bytes], mapped by fifo_map [fifo_aio]"},
+		{cut + "\nDMA-API: fifo_aio 0000:00:02.0: device driver frees DMA memory it has not allocated\nWARNING: CPU: 0 PID: 71 at kernel/dma/debug.c:1000 check_unmap+0x1/0x2\nRIP: 0010:check_unmap+0x1/0x2" + trace + "\n---[ end trace 0 ]---",
+			"DMA-API: fifo_aio 0000:00:02.0: device driver frees DMA memory it has not allocated, from fifo_read [fifo_aio]"},
 		{"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\nCPU: 0 PID: 1\nCall Trace:\n <TASK>\n panic+0x1/0x2\n mount_root+0x1/0x2\n </TASK>\nKernel Offset: disabled\n---[ end Kernel panic - not syncing: VFS ]---", "kernel panic: VFS: Unable to mount root fs on unknown-block(0,0)"},
 	} {
 		var lines []string
