@@ -244,13 +244,48 @@ func (g *Guest) answer(ask string) string {
 	return text[:min(len(text), maxAnswer)]
 }
 
+// leftovers are what the agent finds to be left behind, and whatever else it says
+// at the end.
+type leftovers struct {
+	n    int
+	told []string // the first maxLeft
+}
+
+const (
+	leftBehind = "left behind: " // how the agent begins it
+	maxLeft    = 10              // of which a reason tells
+)
+
+func (l *leftovers) add(line string) {
+	if l.n++; l.n > maxLeft {
+		return
+	}
+	if l.n > 1 {
+		line = strings.TrimPrefix(line, leftBehind)
+	}
+	l.told = append(l.told, line)
+}
+
+func (l *leftovers) String() string {
+	s := strings.Join(l.told, "; ")
+	if more := l.n - len(l.told); more > 0 {
+		s += fmt.Sprintf("; and %d more", more)
+	}
+	return s
+}
+
 // powerOff ends the guest in an orderly way and judges that as well: nil, or the
 // result that says what was wrong.
 func (g *Guest) powerOff(answerTime time.Duration) (failed *Result) {
 	late := newBound(g, answerTime)
 	defer late.stop()
+	var left leftovers
 	wrong := func(kind Kind, format string, a ...any) *Result {
-		r := g.failure(guestProgram, kind, fmt.Sprintf(format, a...))
+		reason := fmt.Sprintf(format, a...)
+		if told := left.String(); told != "" {
+			reason = strings.TrimPrefix(reason+"; "+told, "; ")
+		}
+		r := g.failure(guestProgram, kind, reason)
 		r.Check = "shutdown"
 		return r
 	}
@@ -258,22 +293,21 @@ func (g *Guest) powerOff(answerTime time.Duration) (failed *Result) {
 		return wrong(KindSilent, "%v", err)
 	}
 	for {
-		g.machine.Listen()
-		select {
-		case line := <-g.lines:
-			if line != bye {
-				return wrong(KindLeak, "%s", strings.TrimPrefix(line, trouble))
-			}
-		case <-g.ended:
-			switch c := g.console.Complaint(); {
-			case g.stop != vmm.PowerOff || g.err != nil || g.console.Panic() != "":
-				return wrong(g.lostKind(), "%v", g.ending())
-			case c != "":
-				return wrong(KindKernel, "the kernel's log says: %s", c)
-			}
-			return nil
-		case <-late.late:
+		line, err := g.next(late.late)
+		switch {
+		case err == nil && line == bye:
+		case err == nil:
+			left.add(strings.TrimPrefix(line, trouble))
+		case errors.Is(err, errLate):
 			return wrong(KindSilent, "the guest is still up after %v", answerTime)
+		case g.stop != vmm.PowerOff || g.err != nil || g.console.Panic() != "":
+			return wrong(g.lostKind(), "%v", err)
+		case g.console.Complaint() != "":
+			return wrong(KindKernel, "the kernel's log says: %s", g.console.Complaint())
+		case left.n > 0:
+			return wrong(KindLeak, "")
+		default:
+			return nil
 		}
 	}
 }
