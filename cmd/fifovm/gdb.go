@@ -85,7 +85,11 @@ func (g *guest) moduleFiles() (files []string) {
 }
 
 // moduleOf is the driver with its symbols, as guest/driver/build leaves it for a
-// kernel that make has built.
+// kernel that make has built: in the build folder that the kernel is in.
 func moduleOf(kernel string) string {
-	return built(filepath.Join("driver", filepath.Base(filepath.Dir(kernel)), "fifo_aio.ko"))
+	folder, file := filepath.Dir(kernel), filepath.Join("driver", filepath.Base(filepath.Dir(kernel)), "fifo_aio.ko")
+	if beside := filepath.Join(folder, "..", "..", file); exists(beside) {
+		return beside
+	}
+	return built(file)
 }

@@ -29,6 +29,7 @@ type session struct {
 	shown     bytes.Buffer
 	changed   chan struct{} // something was shown
 	looking   sync.Mutex    // held by others: what comes is not read
+	seen      int           // how much of shown next has gone past
 }
 
 // start runs fifovm with the tiny kernel on a new terminal. It does not lead the
@@ -36,11 +37,11 @@ type session struct {
 // look at it any more.
 func start(t *testing.T, engine, script string, args ...string) *session {
 	t.Helper()
-	return startCommand(t, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, script)}, args...)...)
+	return startProgram(t, program, append([]string{"run", "-e", engine, "-m", "16M", "-k", kernel(t, script)}, args...)...)
 }
 
-// startCommand runs any of fifovm's commands so.
-func startCommand(t *testing.T, args ...string) *session {
+// startProgram runs any command of a fifovm so.
+func startProgram(t *testing.T, program string, args ...string) *session {
 	t.Helper()
 	user, tty, err := pty.Open()
 	if err != nil {
@@ -110,6 +111,28 @@ func (s *session) expect(text string) {
 		case <-s.changed:
 		case <-late:
 			s.t.Fatalf("%q does not come; there is %q", text, s.text())
+		}
+	}
+}
+
+// next waits until text is shown behind what it has found before, and gives what
+// is before it.
+func (s *session) next(text string) string {
+	s.t.Helper()
+	late, ended := time.After(bound), s.ended
+	for {
+		rest := s.text()[s.seen:]
+		if before, _, found := strings.Cut(rest, text); found {
+			s.seen += len(before) + len(text)
+			return before
+		}
+		select {
+		case <-s.changed:
+		case <-ended:
+			// What it has said last is on its way.
+			ended, late = nil, time.After(5*time.Second)
+		case <-late:
+			s.t.Fatalf("%q does not come; there is %q", text, rest)
 		}
 	}
 }
