@@ -25,6 +25,9 @@ type bound struct {
 func newBound(g *Guest, d time.Duration) *bound {
 	b := &bound{guest: g, late: make(chan time.Time, 1), stopped: make(chan struct{})}
 	b.timer = time.AfterFunc(d, func() { b.over(false) })
+	if g.patient {
+		b.timer.Stop()
+	}
 	now, retired, own := g.now()
 	b.began, b.retired, b.limit = now, retired, now+int64(d)*idleFactor
 	if own {
@@ -68,7 +71,9 @@ func (b *bound) over(virtual bool) {
 func (b *bound) restart(d time.Duration) {
 	now, retired, _ := b.guest.now()
 	b.mu.Lock()
-	b.timer.Reset(d)
+	if !b.guest.patient {
+		b.timer.Reset(d)
+	}
 	b.began, b.retired, b.limit = now, retired, now+int64(d)*idleFactor
 	b.mu.Unlock()
 	select {

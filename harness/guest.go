@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"fifovm/device/fault"
 	"fifovm/vmm/vmm"
 )
 
@@ -26,10 +27,18 @@ type Machine func(serial [2]io.Writer) (*vmm.Machine, error)
 type Guest struct {
 	machine *vmm.Machine
 	console *Console
-	lines   chan string              // from the agent
-	host    Host                     // nil: tests have none
+	agent   *lineSplitter
+	lines   chan string // from the agent
+	// The host's ends of the cables.
+	serial  [2]vmm.SerialPort
+	devices *DeviceHost
+	host    Host                     // devices, or what is made of it
 	output  io.Writer                // takes what tests print, as it comes; nil drops it
 	symbol  func(addr uint64) string // names the kernel's functions; may be nil
+	fresh   bool                     // it began at the base
+	patient bool                     // the host's clock does not count
+	began   int64                    // instructions that the machine had executed then
+	ctx     context.Context          // of the machine's run
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the machine has stopped and all it said is here
 	stop    vmm.Stop      // valid when ended is closed
@@ -53,26 +62,62 @@ const (
 	linesAhead = 1024
 )
 
-// start boots a guest and waits, for o.BootTime at most, until its agent says
-// hello. Where it does not, failed is the result that says so.
-func start(ctx context.Context, o Options) (g *Guest, failed *Result, err error) {
-	g = &Guest{host: o.Host, output: o.Output, symbol: o.Symbol, lines: make(chan string, linesAhead), ended: make(chan struct{})}
-	ctx, g.cancel = context.WithCancel(ctx)
+// newGuest is a guest without a machine yet.
+func newGuest(ctx context.Context, o *Options) *Guest {
+	g := &Guest{patient: o.Patient, output: o.Output, symbol: o.Symbol, lines: make(chan string, linesAhead), ended: make(chan struct{})}
+	g.ctx, g.cancel = context.WithCancel(ctx)
 	g.console = &Console{Output: o.Console, OnPanic: g.cancel}
-	agent := &lineSplitter{lines: g.lines, enough: ctx.Done()}
-	m, err := o.Machine([2]io.Writer{g.console, agent})
-	if err != nil {
-		g.cancel()
-		return nil, nil, err
-	}
+	g.agent = &lineSplitter{lines: g.lines, enough: g.ctx.Done()}
+	return g
+}
+
+// launch has the guest run on a machine whose serial ports' writers are its own. The
+// machine is not closed when it has ended.
+func (g *Guest) launch(m *vmm.Machine, o *Options) {
 	g.machine = m
-	m.Converse(1)
+	g.serial = [2]vmm.SerialPort{m.Serial(0), m.Serial(1)}
+	g.devices = NewDeviceHost(m, planOf(m))
+	g.host = g.devices
+	if o.Host != nil {
+		g.host = o.Host(g.devices)
+	}
+	g.began, _ = m.Retired()
+	run := o.Drive
+	if run == nil {
+		run = func(ctx context.Context, m *vmm.Machine) (vmm.Stop, error) { return m.Run(ctx) }
+	}
 	go func() {
-		g.stop, g.err = m.Run(ctx)
+		g.stop, g.err = run(g.ctx, m)
 		m.Flush(0)
 		m.Flush(1)
 		close(g.ended)
 	}()
+}
+
+// planOf is what the devices of a machine are broken by: a plan that is armed, or
+// an empty one, which tests can add to.
+func planOf(m *vmm.Machine) *fault.Plan {
+	if plans := m.Plans(); len(plans) > 0 {
+		return plans[0]
+	}
+	p := new(fault.Plan)
+	for _, d := range m.Devices() {
+		d.Inject(p)
+	}
+	return p
+}
+
+// start boots a guest and waits, for o.BootTime at most, until its agent says
+// hello. Where it does not, failed is the result that says so.
+func start(ctx context.Context, o *Options) (g *Guest, failed *Result, err error) {
+	g = newGuest(ctx, o)
+	m, err := o.Machine([2]io.Writer{g.console, g.agent})
+	if err != nil {
+		g.cancel()
+		return nil, nil, err
+	}
+	m.Converse(1)
+	g.launch(m, o)
 	late := newBound(g, o.BootTime)
 	defer late.stop()
 	for {
@@ -156,7 +201,7 @@ func (g *Guest) ending() error {
 func (g *Guest) send(line string, late <-chan time.Time) error {
 	sent := make(chan error, 1)
 	go func() { // ends with the machine at the latest
-		_, err := io.WriteString(g.machine.Serial(1), line+"\n")
+		_, err := io.WriteString(g.serial[1], line+"\n")
 		sent <- err
 	}()
 	select {
@@ -228,9 +273,6 @@ func (g *Guest) checks(program string, answerTime time.Duration) (names []string
 
 // answer has the host do what a test asks for. It gives the line for the test.
 func (g *Guest) answer(ask string) string {
-	if g.host == nil {
-		return "error there is no host for tests here"
-	}
 	text, err := g.host.Do(ask)
 	switch {
 	case err != nil:
@@ -312,10 +354,15 @@ func (g *Guest) powerOff(answerTime time.Duration) (failed *Result) {
 	}
 }
 
-// Close stops the guest whatever it does and gives the machine back.
-func (g *Guest) Close() error {
+// halt stops the guest whatever it does.
+func (g *Guest) halt() {
 	g.cancel()
 	<-g.ended
+}
+
+// Close stops the guest and gives the machine back.
+func (g *Guest) Close() error {
+	g.halt()
 	return g.machine.Close()
 }
 

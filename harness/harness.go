@@ -8,9 +8,9 @@
 // It does not know how kernels, images or machines are made: its caller hands
 // it a function that makes one. How results are shown is package report's.
 //
-// Where to look: harness.go decides what runs in which guest, guest.go is the
-// conversation with one, run.go judges the checks of a program, result.go is
-// what comes of it.
+// Where to look: harness.go is the queue of what is to be run, worker.go decides
+// which guest it runs in, guest.go is the conversation with one, run.go judges the
+// checks of a program, result.go is what comes of it.
 package harness
 
 import (
@@ -20,29 +20,49 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"fifovm/vmm/vmm"
 )
 
 // Options is what to run and how.
 type Options struct {
+	// Machine makes a machine at its start. What its devices' faults are armed with
+	// by then counts from the boot on.
 	Machine Machine
+	// From makes the same machine at a base. With it, each test has a guest of its
+	// own, which begins where an agent was ready. Nil: guests are booted, and each
+	// runs tests as long as it lives.
+	From func(b *vmm.Base, serial [2]io.Writer) (*vmm.Machine, error)
+	// Base is where the guests of From begin, and BaseConsole the end of what had been
+	// printed by then. Nil: one is booted for that, and Ready, unless nil, is called
+	// with its machine, which stands at the base.
+	Base        *vmm.Base
+	BaseConsole []string
+	Ready       func(m *vmm.Machine, console []string) error
+	// Jobs is how many guests there are at a time; 0 is 1.
+	Jobs int
 	// Tests are the tests to run: PROGRAM, PROGRAM/CHECK or PROGRAM/CHECK/CHECK...,
 	// which runs these checks together. None means all that the guest has.
 	Tests []string
 	// Select and Skip, unless nil, look at the tests' names: those are run which
 	// Select matches and Skip does not.
 	Select, Skip *regexp.Regexp
-	// Host, if not nil, does what tests ask for.
-	Host Host
-	// Alone has each program run in a guest of its own.
+	// Host, unless nil, makes the host that does what tests ask for of the usual
+	// one.
+	Host func(*DeviceHost) Host
+	// Alone has each of Tests in a guest of its own. Where faults are armed from the
+	// start, one that has not fired in a guest is a failure of what ran there.
 	Alone bool
-	// Judge, if not nil, is asked when a guest that ran tests has ended: its error
-	// is a failure of the program that ran in it. It goes with Alone.
-	Judge func() error
 	// BootTime, TestTime and AnswerTime bound a boot, a test, and every other
 	// answer, on the host's clock. On engine soft a test may also take no more
 	// than idleFactor times TestTime on the guest's.
 	BootTime, TestTime, AnswerTime time.Duration
+	// Patient has the host's clock not count: somebody may hold the guest up.
+	Patient bool
+	// Drive, unless nil, runs the machines in the place of their Run.
+	Drive func(context.Context, *vmm.Machine) (vmm.Stop, error)
 	// Reporter is told of everything; nil: nobody is.
 	Reporter Reporter
 	// Console, if not nil, takes what the guests print, and Output what the tests
@@ -65,7 +85,8 @@ type unit struct {
 	whole   bool     // checks are all that it has
 	// done is how many of its checks, where none are named, have been run in
 	// guests that are gone.
-	done int
+	done  int
+	order int // results are in this order
 }
 
 // What one command names, well below what the agent takes (guest/agent/agent.c:
@@ -84,6 +105,14 @@ func units(tests []string) (all []unit) {
 	return all
 }
 
+// test is the unit as Options names it.
+func (u *unit) test() string {
+	if u.whole {
+		return u.program
+	}
+	return strings.Join(append([]string{u.program}, u.checks...), "/")
+}
+
 // command is what the agent is to run.
 func (u *unit) command() string {
 	if u.whole {
@@ -100,7 +129,9 @@ func (u unit) split() (first unit, rest []unit) {
 	size := 0
 	for i, c := range u.checks {
 		if size += len(c) + 1; i == maxChecks || i > 0 && size > maxCheckBytes {
-			return unit{program: u.program, checks: u.checks[:i]}, []unit{{program: u.program, checks: u.checks[i:]}}
+			first, second := u, u
+			first.checks, second.checks = u.checks[:i], u.checks[i:]
+			return first, []unit{second}
 		}
 	}
 	return u, nil
@@ -112,158 +143,115 @@ const guestProgram = "guest"
 
 // runner is a run in progress.
 type runner struct {
-	o       Options
-	guest   *Guest // nil: none is up
-	ran     []string
-	results []*Result
+	o    Options
+	base *vmm.Base // where guests begin; nil: they are booted
+	// console is the end of what had been printed by then.
+	console []string
+
+	mu      sync.Mutex
+	queue   []unit
+	results []placed
+	noGuest bool // none came up: what is left is not run
 }
 
-// Run runs the tests, all in one guest as long as it lives, and tells the
-// reporter. The error is not a test's: it says why the tests could not be run to
-// the end.
-func Run(ctx context.Context, o Options) (results []*Result, err error) {
+// placed is a result with its place among the others.
+type placed struct {
+	*Result
+	order int
+}
+
+// Run runs the tests and tells the reporter. The error is not a test's: it says
+// why the tests could not be run to the end.
+func Run(ctx context.Context, o Options) ([]*Result, error) {
 	if o.Reporter == nil {
 		o.Reporter = nobody{}
 	}
-	r := &runner{o: o}
-	err = r.run(ctx)
-	if r.guest != nil {
-		err = errors.Join(err, r.guest.Close())
+	o.Reporter = &oneAtATime{Reporter: o.Reporter}
+	r := &runner{o: o, base: o.Base, console: o.BaseConsole}
+	err := r.run(ctx)
+	switch {
+	case context.Cause(ctx) != nil:
+		r.notRun("interrupted")
+	case r.noGuest:
+		r.notRun("no guest came up for it")
 	}
-	o.Reporter.Finished(r.results, err)
-	return r.results, err
+	slices.SortStableFunc(r.results, func(a, b placed) int { return a.order - b.order })
+	var results []*Result
+	for _, p := range r.results {
+		results = append(results, p.Result)
+	}
+	o.Reporter.Finished(results, err)
+	return results, err
 }
 
-func (r *runner) run(ctx context.Context) error {
-	queue, started := units(r.o.Tests), false
-	for {
-		if !started || len(queue) > 0 {
-			if up, err := r.up(ctx, queue); err != nil || !up {
-				return err
-			}
-		}
-		if !started {
-			var err error
-			if queue, err = r.chosen(queue); err != nil {
-				return causeOf(ctx, err)
-			}
-			r.o.Reporter.Started(size(queue))
-			started = true
-			if err := r.closeSpoilt(); err != nil {
-				return err
-			}
-			if r.guest == nil {
-				continue
-			}
-		}
-		if len(queue) == 0 {
-			return r.down(ctx)
-		}
-		u := queue[0]
-		queue = queue[1:]
-		if u.done > 0 {
-			// Which are left, is asked only now: nobody wanted to know before.
-			checks := r.guest.checks(u.program, r.o.AnswerTime)
-			if len(checks) <= u.done {
-				r.notRun([]unit{{program: u.program}}, "the checks behind the one that failed: it does not list them")
-				if err := r.closeSpoilt(); err != nil {
-					return err
-				}
-				continue
-			}
-			u = unit{program: u.program, checks: checks[u.done:]}
-		}
-		u, rest := u.split()
-		queue = slices.Insert(queue, 0, rest...)
-		r.ran = append(r.ran, u.program)
-		alive, left := r.guest.run(u, &r.o, r.done)
-		if cause := context.Cause(ctx); cause != nil {
-			r.notRun(slices.Insert(queue, 0, left...), "interrupted")
-			return cause
-		}
-		queue = slices.Insert(queue, 0, left...)
-		switch {
-		case !alive:
-			if err := r.close(); err != nil {
-				return err
-			}
-		case r.o.Alone || len(queue) == 0:
-			if err := r.down(ctx); err != nil {
-				return err
-			}
-			if len(queue) == 0 {
-				return nil
-			}
-		}
+func (r *runner) run(ctx context.Context) (err error) {
+	first := &worker{runner: r}
+	defer func() { err = errors.Join(err, first.close(), r.closeBase()) }()
+	r.queue = units(r.o.Tests) // which are not run, if no guest comes up
+	if up, err := first.up(ctx, 0); err != nil || !up {
+		return err
 	}
-}
-
-// up boots a guest if there is none. Without one, there is nothing to run: one
-// result says it.
-func (r *runner) up(ctx context.Context, queue []unit) (bool, error) {
-	if r.guest != nil {
-		return true, nil
+	if r.queue, err = first.chosen(r.queue); err != nil {
+		return causeOf(ctx, err)
 	}
-	g, failed, err := start(ctx, r.o)
-	if cause := context.Cause(ctx); cause != nil {
-		r.notRun(queue, "interrupted")
-		return false, cause
+	r.o.Reporter.Started(size(r.queue))
+	if err := first.closeSpoilt(); err != nil {
+		return err
 	}
-	if err != nil {
-		return false, err
+	// One worker's error ends the others' work, after the tests that they run.
+	errs := make([]error, min(max(r.o.Jobs, 1), max(len(r.queue), 1)))
+	var others sync.WaitGroup
+	for i := range errs[1:] {
+		others.Go(func() {
+			w := &worker{runner: r}
+			errs[i+1] = errors.Join(w.work(ctx), w.close())
+		})
 	}
-	if failed != nil {
-		r.done(failed)
-		r.notRun(queue, "no guest came up for it")
-		return false, nil
-	}
-	r.guest = g
-	return true, nil
-}
-
-// down ends the guest in an orderly way, which is judged as well.
-func (r *runner) down(ctx context.Context) error {
-	if r.guest == nil {
-		return nil
-	}
-	failed := r.guest.powerOff(r.o.AnswerTime)
+	errs[0] = first.work(ctx)
+	others.Wait()
+	// An interruption is one, however many it has interrupted.
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	if failed != nil {
-		if len(r.ran) > 0 {
-			failed.Reason += " (it ran " + strings.Join(slices.Compact(r.ran), ", ") + ")"
-		}
-		r.done(failed)
-	}
-	return r.close()
+	return errors.Join(errs...)
 }
 
-// closeSpoilt closes a guest whose programs did more than to answer when they were
-// asked for their checks: what it would say of the next test is not that test's.
-func (r *runner) closeSpoilt() error {
-	if r.guest.gone() || !r.guest.quiet() {
-		return r.close()
+// closeBase gives back a base that is the run's own.
+func (r *runner) closeBase() error {
+	if r.base == nil || r.base == r.o.Base {
+		return nil
 	}
-	return nil
+	return r.base.Close()
 }
 
-// close is for a guest that has ended, or is to.
-func (r *runner) close() error {
-	g := r.guest
-	r.guest = nil
-	err := g.Close()
-	if r.o.Judge != nil && len(r.ran) > 0 {
-		if verdict := r.o.Judge(); verdict != nil {
-			r.done(g.failure(r.ran[len(r.ran)-1], KindInvalid, verdict.Error()))
-		}
+// take gives what is to be run next.
+func (r *runner) take() (u unit, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 || r.noGuest {
+		return u, false
 	}
-	r.ran = nil
-	return err
+	u, rest := r.queue[0].split()
+	r.queue = slices.Concat(rest, r.queue[1:])
+	return u, true
+}
+
+// putBack has what was not run be the next.
+func (r *runner) putBack(left ...unit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queue = slices.Concat(left, r.queue)
+}
+
+// stop has nothing more be taken from the queue.
+func (r *runner) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noGuest = true
 }
 
 // done takes a result.
-func (r *runner) done(result *Result) {
+func (r *runner) done(result *Result, order int) {
 	result.Plan, result.Seed = r.o.Plan, r.o.Seed
 	if result.Verdict == Failed && r.o.Command != nil {
 		name := result.Name()
@@ -272,19 +260,23 @@ func (r *runner) done(result *Result) {
 		}
 		result.Command = r.o.Command(name)
 	}
-	r.results = append(r.results, result)
-	r.o.Reporter.Done(result)
+	r.mu.Lock()
+	r.results = append(r.results, placed{result, order})
+	r.mu.Unlock()
+	if result.Verdict != NotRun {
+		r.o.Reporter.Done(result)
+	}
 }
 
-// notRun has all results that are still to come be none.
-func (r *runner) notRun(queue []unit, why string) {
-	for _, u := range queue {
+// notRun has all that is left in the queue be no results.
+func (r *runner) notRun(why string) {
+	for _, u := range r.queue {
 		names := u.checks
 		if len(names) == 0 {
 			names = []string{""}
 		}
 		for _, check := range names {
-			r.results = append(r.results, &Result{Program: u.program, Check: check, Verdict: NotRun, Reason: why, Plan: r.o.Plan, Seed: r.o.Seed})
+			r.done(&Result{Program: u.program, Check: check, Verdict: NotRun, Reason: why}, u.order)
 		}
 	}
 }
@@ -295,43 +287,6 @@ func causeOf(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
-}
-
-// chosen gives the units to run. What the guest has is asked where that matters.
-func (r *runner) chosen(queue []unit) ([]unit, error) {
-	if len(queue) == 0 {
-		programs, err := r.guest.List(r.o.AnswerTime)
-		if err != nil {
-			return nil, err
-		}
-		if len(programs) == 0 {
-			return nil, errors.New("the guest has no tests in /tests")
-		}
-		for _, p := range programs {
-			queue = append(queue, unit{program: p})
-		}
-	} else if r.o.Select == nil && r.o.Skip == nil {
-		return queue, nil
-	}
-	var chosen []unit
-	for _, u := range queue {
-		if len(u.checks) == 0 {
-			u.checks, u.whole = r.guest.checks(u.program, r.o.AnswerTime), true
-		}
-		if len(u.checks) == 0 && r.wanted(u.program) {
-			chosen = append(chosen, u)
-		}
-		n := len(u.checks)
-		u.checks = slices.DeleteFunc(u.checks, func(c string) bool { return !r.wanted(u.program + "/" + c) })
-		u.whole = u.whole && len(u.checks) == n
-		if len(u.checks) > 0 {
-			chosen = append(chosen, u)
-		}
-	}
-	if len(chosen) == 0 {
-		return nil, errors.New("no test is left: none matches: `fifovm test --list` lists them")
-	}
-	return chosen, nil
 }
 
 func (r *runner) wanted(name string) bool {
@@ -346,25 +301,25 @@ func size(queue []unit) (n int) {
 	return n
 }
 
-// List boots a guest and gives the names of its tests that are chosen.
+// List gives the names of the tests that are chosen, which a guest is asked for.
 func List(ctx context.Context, o Options) (names []string, err error) {
-	r := &runner{o: o}
-	g, failed, err := start(ctx, o)
-	if err != nil {
+	o.Reporter = nobody{}
+	r := &runner{o: o, base: o.Base, console: o.BaseConsole}
+	w := &worker{runner: r}
+	defer func() { err = errors.Join(err, w.close(), r.closeBase()) }()
+	if up, err := w.up(ctx, 0); err != nil {
 		return nil, err
-	}
-	if failed != nil {
+	} else if !up {
+		failed := r.results[0]
 		return nil, causeOf(ctx, errors.New(failed.Name()+": "+failed.Reason))
 	}
-	defer func() { err = errors.Join(err, g.Close()) }()
-	r.guest = g
-	queue, err := r.chosen(units(o.Tests))
+	queue, err := w.chosen(units(o.Tests))
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}
 	for _, u := range queue {
 		if len(u.checks) == 0 {
-			u.checks = g.checks(u.program, o.AnswerTime)
+			u.checks = w.guest.checks(u.program, o.AnswerTime)
 		}
 		if len(u.checks) == 0 {
 			names = append(names, u.program)

@@ -313,8 +313,15 @@ func compareResults(t *testing.T, results []*Result, want ...string) {
 	}
 }
 
-// TestVerdicts plants failures in the guest and looks at what is said of them.
+// TestVerdicts plants failures in the guest and looks at what is said of them: in
+// guests that are booted and shared, and where each program begins at a base, which
+// is to make no difference.
 func TestVerdicts(t *testing.T) {
+	t.Run("booted", func(t *testing.T) { testVerdicts(t, nil) })
+	t.Run("fresh", func(t *testing.T) { testVerdicts(t, vmm.NewFrom) })
+}
+
+func testVerdicts(t *testing.T, newFrom func(vmm.Config, *vmm.Base, ...func(*vmm.Machine) error) (*vmm.Machine, error)) {
 	engine := engine(t)
 	kernel := defaultKernel(t)
 	const passes = "passed next/it"
@@ -374,7 +381,7 @@ func TestVerdicts(t *testing.T) {
 			if test.script != "" {
 				files = append(files, script("/tests/bad", test.script))
 			}
-			results, err := Run(t.Context(), Options{
+			o := Options{
 				Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
 					boots++
 					return tryLoad(dir, vmm.Config{Engine: engine, CPUs: 1, Memory: testMemory, Serial: serial}, kernel,
@@ -382,13 +389,20 @@ func TestVerdicts(t *testing.T) {
 				},
 				Tests:    []string{"bad", "next"},
 				BootTime: bootTime, TestTime: testTime, AnswerTime: bootTime,
-			})
+			}
+			if newFrom != nil {
+				o.Jobs = 2
+				o.From = func(b *vmm.Base, serial [2]io.Writer) (*vmm.Machine, error) {
+					return newFrom(vmm.Config{Engine: engine, CPUs: 1, Serial: serial}, b)
+				}
+			}
+			results, err := Run(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			compareResults(t, results, test.want...)
-			if test.oneGuest && boots != 1 {
-				t.Errorf("%d guests", boots)
+			if (test.oneGuest || newFrom != nil) && boots != 1 {
+				t.Errorf("%d boots", boots)
 			}
 		})
 	}
@@ -408,7 +422,7 @@ func TestInterrupted(t *testing.T) {
 				script("/tests/good", pass), script("/tests/endless", "echo '# host: stop'; sleep "+forever))
 		},
 		Tests:    []string{"good", "endless", "good"},
-		Host:     stopper{func() { cancel(because) }},
+		Host:     func(*DeviceHost) Host { return stopper{func() { cancel(because) }} },
 		BootTime: bootTime, TestTime: bootTime, AnswerTime: bootTime,
 	})
 	if !errors.Is(err, because) {

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -81,6 +82,14 @@ type Result struct {
 	Plan string        `json:"plan,omitempty"`
 	Seed uint64        `json:"seed"`
 	Time time.Duration `json:"time_ns"` // the host's
+	// Run is the test, as Options.Tests has it, that was run from the base when this
+	// came of it; empty: it can't be replayed, as the guest had run others before, or
+	// its engine does not count instructions. Retired is how many
+	// instructions that took, up to the verdict; 0: the host's clock has a part in that.
+	Run     string `json:"run,omitempty"`
+	Retired int64  `json:"retired,omitempty"`
+	// Bound is how long the test might have taken.
+	Bound time.Duration `json:"bound_ns,omitempty"`
 	// Artifacts is the folder with what else there is of the failure; empty: none.
 	Artifacts string `json:"artifacts,omitempty"`
 	// Command runs the test again.
@@ -113,6 +122,24 @@ func (nobody) Started(int)               {}
 func (nobody) Running(string)            {}
 func (nobody) Done(*Result)              {}
 func (nobody) Finished([]*Result, error) {}
+
+// oneAtATime has calls come one at a time.
+type oneAtATime struct {
+	mu sync.Mutex
+	Reporter
+}
+
+func (o *oneAtATime) Running(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Reporter.Running(name)
+}
+
+func (o *oneAtATime) Done(r *Result) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Reporter.Done(r)
+}
 
 // Reporter tells of a run as it goes on. The calls come one at a time.
 type Reporter interface {

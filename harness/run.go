@@ -149,7 +149,7 @@ func (p *programRun) line(text string) (alive bool, left []unit) {
 		r.Kind = KindAssertion
 		r.Where, r.Reason = p.assertion(c.reason)
 	}
-	if !p.judged(r) {
+	if !p.judged(r, true) {
 		return false, rest
 	}
 	p.report.Running(p.running())
@@ -183,15 +183,20 @@ func lastWords(output []string) string {
 }
 
 // judged completes the result of a test that has ended, with what others have to
-// say of it. It tells whether the guest can be used again.
-func (p *programRun) judged(r *Result) bool {
+// say of it. exact: the guest stands where it has ended. It tells whether the guest
+// can be used again.
+func (p *programRun) judged(r *Result, exact bool) bool {
 	g := p.guest
 	r.Output = slices.Clone(p.output)
 	r.Time = time.Since(p.began)
-	if g.host != nil {
-		if err := g.host.End(); err != nil && r.Verdict != Skipped {
-			p.add(r, KindInvalid, err.Error())
+	if _, retired, counted := g.now(); g.fresh && counted {
+		r.Run, r.Bound = p.unit.test(), p.time
+		if exact {
+			r.Retired = retired - g.began
 		}
+	}
+	if err := g.host.End(); err != nil && r.Verdict != Skipped {
+		p.add(r, KindInvalid, err.Error())
 	}
 	// The console is another cable: what the kernel said of the test comes
 	// before the verdict only if it is waited for.
@@ -259,7 +264,7 @@ func (p *programRun) end(v Verdict, wrong error) (alive bool, left []unit) {
 	if v != Failed {
 		rest = nil
 	}
-	return p.judged(r), rest
+	return p.judged(r, true), rest
 }
 
 // quiet is whether the guest's kernel has not complained.
@@ -287,7 +292,7 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 	} else {
 		r.Kind, r.Reason = g.lostKind(), err.Error()
 	}
-	p.judged(r)
+	p.judged(r, r.Kind == KindPowerOff)
 	return false, rest
 }
 
@@ -366,8 +371,7 @@ func stuckIn(said []string) (in string) {
 
 // whereabouts stops the guest and tells where its CPUs are.
 func (g *Guest) whereabouts() (said []string) {
-	g.cancel()
-	<-g.ended
+	g.halt()
 	s, err := g.machine.State()
 	if err != nil {
 		return []string{"where the CPUs are can't be told: " + err.Error()}
@@ -404,11 +408,11 @@ func (g *Guest) sysRq(key string) bool {
 	answer := g.console.sysRqAnswer()
 	sent := make(chan error, 1)
 	go func() { // ends with the machine at the latest
-		if err := g.machine.Serial(0).Break(); err != nil {
+		if err := g.serial[0].Break(); err != nil {
 			sent <- err
 			return
 		}
-		_, err := g.machine.Serial(0).Write([]byte(key))
+		_, err := g.serial[0].Write([]byte(key))
 		sent <- err
 	}()
 	g.machine.Listen()

@@ -165,7 +165,7 @@ func rootCommand() *cobra.Command {
 		return fmt.Errorf("%w: see `%s --help`", err, c.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand())
-	root.AddCommand(runCommand(), consoleCommand(), testCommand(), devicesCommand(), doctorCommand(), snapshotCommand(), guardCommand())
+	root.AddCommand(runCommand(), consoleCommand(), testCommand(), devicesCommand(), doctorCommand(), snapshotCommand(), replayCommand(), guardCommand())
 	return root
 }
 

@@ -222,7 +222,7 @@ func (g *guest) openSnapshot() error {
 	if !g.set.Changed("engine") {
 		g.engine = f.Engine
 	}
-	g.kernel, g.cpus, g.memory, g.seed = f.Kernel, f.CPUs, memorySize(f.Memory), seed(f.Seed)
+	g.kernel, g.cpus, g.memory, g.seed, g.modules = f.Kernel, f.CPUs, memorySize(f.Memory), seed(f.Seed), f.Modules
 	if err := g.bench.open(); err != nil {
 		return err
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -27,9 +29,15 @@ type tests struct {
 	guest
 	verbose, list          bool
 	run, skip              pattern
-	repeat                 int
+	repeat, jobs           int
+	noSnapshot             bool
 	bootTime, testTime     time.Duration
 	junit, json, artifacts string
+
+	// The file of the snapshot that guests begin at, empty where there is to be none;
+	// and where they begin, if it is there already.
+	base  string
+	start *vmm.Base
 }
 
 func testCommand() *cobra.Command {
@@ -52,13 +60,18 @@ of the driver, and one of each device.
 
 harness/bench is the same for Go's tests.
 
+Each test has a guest of its own: one is booted until its driver is loaded and its agent ready, and each
+test begins there, --jobs of them at a time. What it begins at is kept in build/bases, and used as long as
+nothing that went into it has changed. --snapshot FILE begins at another one. --no-snapshot boots a guest,
+which runs tests as long as it lives.
+
 A failure is told with its place, the kernel's report or the end of the console, and the command that
-runs it again. When a guest has died, the tests behind go on in a new one. The last line is
-"N passed, N failed, N skipped".
+runs it again. What there is of it is kept in build/failures (--artifacts): fifovm replay repeats it from
+there, to the instruction. The last line is "N passed, N failed, N skipped".
 
 With --fault each program has a guest of its own, in which faults count from the boot on. If one never
 fired, the run is invalid, and has failed. So has a test that armed a fault itself (guest/agent/README.md)
-which never fired. The trace of a second guest is in FILE-2, and so on.
+which never fired. --trace implies --no-snapshot; the trace of a second guest is in FILE-2, and so on.
 
 On engine soft a guest stands still while its host thinks: with the same files and flags a run is the
 same, tests included. --repeat repeats the tests with one seed after the other, and ends at the first
@@ -86,7 +99,10 @@ Exit status:
 	f.IntVar(&t.repeat, "repeat", 1, "run all `times` times, until one fails, each time with the next seed")
 	f.StringVar(&t.junit, "junit", "", "write a report for CI to the XML `file`")
 	f.StringVar(&t.json, "json", "", "write the results to the JSON `file`")
-	f.StringVar(&t.artifacts, "artifacts", "", "make a folder in `folder` for each failure, with all that there is of it")
+	f.StringVar(&t.artifacts, "artifacts", "", "make a folder in `folder` for each failure, with all that there is of it (default build/failures, where there is a folder build)")
+	f.IntVarP(&t.jobs, "jobs", "j", 0, "run this `number` of guests at a time (default: as many as there are processors; with --verbose, 1)")
+	f.StringVar(&t.guest.snapshot, "snapshot", "", "have the tests begin at the guest in `file`, one of fifovm test's own; see fifovm snapshot info")
+	f.BoolVar(&t.noSnapshot, "no-snapshot", false, "boot a guest, and another one when it has died, in place of a fresh one for each test")
 	f.StringArrayVar(&t.modules, "module", nil, "load the kernel module `file`, as in card.ko or card.ko,parameter=value, in place of the image's driver; may be repeated")
 	f.StringArrayVar(&t.programs, "test-program", nil, "run the static program `file` in place of the image's tests; may be repeated")
 	f.DurationVar(&t.bootTime, "boot-timeout", 5*time.Minute, "bound on a boot")
@@ -121,13 +137,27 @@ func (t *tests) main(c *cobra.Command, names []string) error {
 		return errors.New("--repeat: want 1 or more")
 	case t.testTime <= 0 || t.bootTime <= 0:
 		return errors.New("--timeout and --boot-timeout: want more than 0")
+	case t.jobs < 0 || t.jobs == 0 && c.Flags().Changed("jobs"):
+		return errors.New("--jobs: want 1 or more")
+	case t.jobs > 1 && (t.noSnapshot || t.bench.trace != ""):
+		return errors.New("--jobs: with --no-snapshot or --trace there is one guest at a time")
+	case t.guest.snapshot != "" && (t.noSnapshot || t.bench.trace != "" || len(t.bench.faults) > 0 || t.repeat > 1):
+		return errors.New("--snapshot: it goes with none of --no-snapshot, --trace, --fault and --repeat, which want a boot")
 	}
 	for _, name := range names {
 		if strings.Contains("/"+name+"/", "//") {
 			return fmt.Errorf("test %q: want PROGRAM or PROGRAM/CHECK", name)
 		}
 	}
-	if err := errors.Join(t.defaults(), writable("--junit", t.junit), writable("--json", t.json)); err != nil {
+	if t.guest.snapshot == "" {
+		if err := t.defaults(); err != nil {
+			return err
+		}
+	}
+	if dir := buildDir(); dir != "" && !c.Flags().Changed("artifacts") {
+		t.artifacts = filepath.Join(dir, "failures")
+	}
+	if err := errors.Join(writable("--junit", t.junit), writable("--json", t.json)); err != nil {
 		return err
 	}
 	if err := t.open(); err != nil {
@@ -141,7 +171,11 @@ func (t *tests) main(c *cobra.Command, names []string) error {
 		return err
 	}
 	if t.list {
-		all, err := harness.List(c.Context(), t.options(names, nil))
+		var all []string
+		err := t.withBase(c.Context(), func(ctx context.Context) (err error) {
+			all, err = harness.List(ctx, t.options(names, nil))
+			return err
+		})
 		if err = errors.Join(stopped(c.Context()), err); err != nil {
 			return err
 		}
@@ -188,7 +222,7 @@ func (t *tests) reporter() (report.Tee, error) {
 	decoder := report.NewDecoder(t.symbols())
 	all := report.Tee{decoder}
 	if t.artifacts != "" {
-		a, err := report.NewArtifacts(t.artifacts, decoder.Whole)
+		a, err := report.NewArtifacts(t.artifacts, decoder.Whole, t.copyBase)
 		if err != nil {
 			return nil, err
 		}
@@ -213,18 +247,8 @@ func (t *tests) reporter() (report.Tee, error) {
 // symbols are those of the kernel and of what is loaded into it, nil if there are
 // none: then reports of the kernel name functions and no lines.
 func (t *tests) symbols() *splat.Symbols {
-	kernel := builtKernel(t.kernel)
-	var modules []string
-	for _, m := range t.modules {
-		file, _, _ := strings.Cut(m, ",")
-		modules = append(modules, file)
-	}
-	// What is in the image is stripped.
-	if driver := moduleOf(kernel); len(modules) == 0 && exists(driver) {
-		modules = append(modules, driver)
-	}
 	// Files that can't be read are an error where they are used.
-	s, _ := splat.Open(kernel, modules...)
+	s, _ := splat.Open(builtKernel(t.kernel), t.moduleFiles()...)
 	return s
 }
 
@@ -233,8 +257,10 @@ func (t *tests) symbols() *splat.Symbols {
 func (t *tests) repeated(c *cobra.Command, names []string, reporter report.Tee) (results []*harness.Result, err error) {
 	for range t.repeat {
 		var some []*harness.Result
-		some, err = harness.Run(c.Context(), t.options(names, during{reporter}))
-		err = errors.Join(err, t.bench.finish())
+		err = t.withBase(c.Context(), func(ctx context.Context) (err error) {
+			some, err = harness.Run(ctx, t.options(names, during{reporter}))
+			return errors.Join(err, t.bench.finish())
+		})
 		results = append(results, some...)
 		if err != nil || harness.Count(some, harness.Failed) > 0 {
 			break
@@ -250,23 +276,29 @@ type during struct{ harness.Reporter }
 
 func (during) Finished([]*harness.Result, error) {}
 
-// options is one run of the tests.
-func (t *tests) options(names []string, reporter harness.Reporter) harness.Options {
+// agentWords are the kernel's parameters of a guest with tests, but for --append's.
+func (t *tests) agentWords() string {
 	words := benches.Words(harness.KernelWords, benches.MachineWords(t.cpus, uint64(t.memory), uint64(t.seed)))
 	if len(t.bench.devices) > 0 {
 		words += " fifovm.devices=" + t.bench.devices.models()
 	}
+	return words
+}
+
+// options is one run of the tests.
+func (t *tests) options(names []string, reporter harness.Reporter) harness.Options {
 	o := harness.Options{
 		Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
 			if err := t.bench.finish(); err != nil { // the guest before this one
 				return nil, err
 			}
-			return t.machine(words, serial)
+			return t.machine(t.agentWords(), serial)
 		},
+		Jobs:       t.jobs,
 		Tests:      names,
 		Select:     t.run.Regexp,
 		Skip:       t.skip.Regexp,
-		Host:       &t.bench.host,
+		Alone:      len(t.bench.faults) > 0,
 		BootTime:   t.bootTime,
 		TestTime:   t.testTime,
 		AnswerTime: max(t.testTime, slowAnswer),
@@ -276,15 +308,18 @@ func (t *tests) options(names []string, reporter harness.Reporter) harness.Optio
 		Seed:       uint64(t.seed),
 		Command:    t.again,
 	}
-	if len(t.bench.faults) > 0 {
-		o.Alone = true
-		o.Judge = func() error {
-			err := t.bench.finish()
-			return errors.Join(err, harness.Unfired(t.bench.left))
-		}
-	}
 	if t.verbose {
 		o.Console, o.Output = os.Stdout, os.Stdout
+	}
+	if t.noSnapshot || t.bench.trace != "" {
+		return o
+	}
+	if o.Jobs == 0 && !t.verbose {
+		o.Jobs = runtime.NumCPU()
+	}
+	o.From, o.Ready = t.fromBase, t.saveBase
+	if t.file != nil {
+		o.Base, o.BaseConsole, o.Ready = t.start, t.file.Console, nil
 	}
 	return o
 }
@@ -294,7 +329,7 @@ func (t *tests) options(names []string, reporter harness.Reporter) harness.Optio
 const slowAnswer = 5 * time.Minute
 
 // notAgain are flags that do not make a test what it is.
-var notAgain = []string{"run", "skip", "list", "repeat", "junit", "json", "artifacts", "trace", "verbose", "seed"}
+var notAgain = []string{"run", "skip", "list", "repeat", "junit", "json", "artifacts", "trace", "verbose", "seed", "jobs", "no-snapshot"}
 
 // again is the command that runs a test again.
 func (t *tests) again(test string) string {

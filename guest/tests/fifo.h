@@ -69,6 +69,12 @@ static inline unsigned int fifo_rounds(unsigned int n)
 	return kernel_word("fifovm.long", NULL, 0) ? n : (n + 9) / 10;
 }
 
+/* The same for what takes long each time: a thirtieth. */
+static inline unsigned int fifo_few_rounds(unsigned int n)
+{
+	return kernel_word("fifovm.long", NULL, 0) ? n : (n + 29) / 30;
+}
+
 /* Random numbers: splitmix64. */
 
 struct fifo_rng {

@@ -893,7 +893,7 @@ static int traffic_stop(struct traffic *t)
 
 static int unbind_under_load(void)
 {
-	unsigned int rounds = fifo_rounds(100);
+	unsigned int rounds = fifo_few_rounds(100);
 	int result = two_channels();
 	struct fifo_rng rng = fifo_rng(1);
 	struct traffic *t;
@@ -1049,7 +1049,7 @@ static long long unreclaimable(void)
 /* A thousand times loaded and unloaded, with I/O in between and without. */
 static int reloads(void)
 {
-	unsigned int rounds = fifo_rounds(500) * 2;
+	unsigned int rounds = fifo_few_rounds(500) * 2;
 	long long before = -1, after;
 
 	for (unsigned int i = 0; i < rounds; i++) {
@@ -1487,7 +1487,7 @@ static int resets_at_once(void)
 		if (pids[i] < 0)
 			return KTAP_FAIL;
 	}
-	if (traffic_flows(t, fifo_rounds(300)))
+	if (traffic_flows(t, fifo_few_rounds(300)))
 		result = KTAP_FAIL;
 	__atomic_store_n(&t->stop, 1, __ATOMIC_RELEASE);
 	for (int i = 0; i < 3; i++) {

@@ -760,7 +760,7 @@ static int company_start(struct company *c, const int *errors, bool everywhere)
 	if (fifo_channels() < 2)
 		return ktap_skip("%d channel, two are needed", fifo_channels());
 	*s = (struct stress){
-		.records = fifo_rounds(2000), .turns = fifo_rounds(1000), .everywhere = everywhere, .accepted = errors,
+		.records = fifo_few_rounds(2000), .turns = fifo_few_rounds(1000), .everywhere = everywhere, .accepted = errors,
 	};
 	*c = (struct company){ .stress = s };
 	if (!everywhere && (hire(c, "writer", be_writer, WRITERS, 100) || hire(c, "reader", be_reader, 1, 200)))
@@ -846,7 +846,7 @@ static int reach(const struct company *c, unsigned int step, unsigned int steps)
 /* With hardware that loses and delays interrupts and delays its writes: nobody notices but the clock. */
 static int with_faults(void)
 {
-	unsigned int steps = fifo_rounds(200);
+	unsigned int steps = fifo_few_rounds(200);
 	struct fifo_rng rng = fifo_rng(500);
 	long long timeout_ms = fifo_parameter("timeout_ms");
 	struct company c;
@@ -892,7 +892,7 @@ static int with_faults(void)
 /* While the driver goes and comes. */
 static int with_unbind(void)
 {
-	unsigned int steps = fifo_rounds(200);
+	unsigned int steps = fifo_few_rounds(200);
 	char link[128], *address;
 	struct company c;
 	ssize_t n = readlink("/sys/class/fifo/fifo0/device", link, sizeof(link) - 1);

@@ -68,6 +68,11 @@ type Bench struct {
 	// Faults are plans, in the language of docs/faults.md. With one, each program
 	// has a guest of its own, and a fault that never fired is a failure.
 	Faults []string
+	// Jobs is how many guests there are at a time, 1 by default.
+	Jobs int
+	// Shared has tests share a guest as long as it lives. Otherwise each has its own,
+	// which begins where the first one had loaded the modules.
+	Shared bool
 	// Timeout bounds a test, 3 minutes by default, BootTimeout a boot, 5 minutes.
 	Timeout, BootTimeout time.Duration
 	// Console, unless nil, takes what guests print, and Output what tests print.
@@ -94,7 +99,6 @@ func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter)
 	if _, err := fault.Parse(plan); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	var host harness.DeviceHost
 	o := harness.Options{
 		Machine: func(serial [2]io.Writer) (*vmm.Machine, error) {
 			m, err := g.Machine(harness.KernelWords, serial)
@@ -108,11 +112,11 @@ func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter)
 			for _, d := range m.Devices() {
 				d.Inject(p)
 			}
-			host = *harness.NewDeviceHost(m, p)
 			return m, nil
 		},
+		Jobs:  b.Jobs,
 		Tests: s.Tests, Select: s.Select, Skip: s.Skip,
-		Host:     &host,
+		Alone:    plan != "",
 		BootTime: or(b.BootTimeout, 5*time.Minute),
 		TestTime: or(b.Timeout, 3*time.Minute),
 		Reporter: reporter,
@@ -120,11 +124,10 @@ func (b *Bench) Run(ctx context.Context, s Selection, reporter harness.Reporter)
 		Symbol: g.kernel.Symbol,
 		Plan:   plan, Seed: b.Seed,
 	}
-	o.AnswerTime = o.TestTime
-	if plan != "" {
-		o.Alone = true
-		o.Judge = func() error { return harness.Unfired(host.Left()) }
+	if !b.Shared {
+		o.From = g.From
 	}
+	o.AnswerTime = o.TestTime
 	return harness.Run(ctx, o)
 }
 
@@ -285,20 +288,32 @@ func extra(modules, tests []string) (files []initramfs.File, words string, err e
 	return files, words, nil
 }
 
+// config is a machine's, with fresh devices.
+func (g *Guests) config(serial [2]io.Writer) vmm.Config {
+	b := &g.bench
+	cfg := vmm.Config{Engine: g.Engine, KVMDevice: b.KVMDevice, CPUs: or(b.CPUs, 1), Memory: or(b.Memory, 512<<20),
+		Serial: serial, Seed: b.Seed, WallClock: SoftWallClock}
+	if b.Devices != nil {
+		cfg.Devices = b.Devices()
+	}
+	if g.Engine != vmm.EngineSoft {
+		cfg.WallClock = time.Now().UnixNano()
+	}
+	return cfg
+}
+
+// From makes a machine like Machine's that begins at a base.
+func (g *Guests) From(base *vmm.Base, serial [2]io.Writer) (*vmm.Machine, error) {
+	return vmm.NewFrom(g.config(serial), base)
+}
+
 // Machine makes a machine at its start, whose serial ports go to the writers, with
 // words at the start of the kernel's command line, those that tell a test what the
 // machine is, and the bench's own.
 func (g *Guests) Machine(words string, serial [2]io.Writer) (*vmm.Machine, error) {
-	b := &g.bench
-	var devices []vmm.Device
-	if b.Devices != nil {
-		devices = b.Devices()
-	}
-	cfg := vmm.Config{Engine: g.Engine, KVMDevice: b.KVMDevice, CPUs: or(b.CPUs, 1), Memory: or(b.Memory, 512<<20),
-		Serial: serial, Devices: devices, Seed: b.Seed, WallClock: SoftWallClock}
+	b, cfg := &g.bench, g.config(serial)
 	seed := SeedBytes(b.Seed)
 	if g.Engine != vmm.EngineSoft {
-		cfg.WallClock = time.Now().UnixNano()
 		if _, err := rand.Read(seed); err != nil {
 			return nil, err
 		}

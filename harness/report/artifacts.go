@@ -13,23 +13,32 @@ import (
 
 // Artifacts makes a folder for each failure, with a file for each thing that is
 // known of it: result.json, report.txt (what the terminal shows), output.txt,
-// console.txt (its end), splat.txt (the kernel's report), plan.txt, seed.txt and
-// command.txt. What there is not, has no file.
+// console.txt (its end), splat.txt (the kernel's report), plan.txt, seed.txt,
+// command.txt and base.snapshot, the guest from before the test. What there is not,
+// has no file.
 type Artifacts struct {
 	dir    string
 	decode func([]string) []string
+	base   func(file string) error
 	err    error
 	used   map[string]int
 }
 
 var _ Writer = (*Artifacts)(nil)
 
-// NewArtifacts makes folders in dir, which it makes as well.
-func NewArtifacts(dir string, decode func([]string) []string) (*Artifacts, error) {
+// The files that a test is replayed from.
+const (
+	ResultFile = "result.json"
+	BaseFile   = "base.snapshot"
+)
+
+// NewArtifacts makes folders in dir, which it makes as well. base, unless nil, puts
+// the snapshot that a test has begun at into a file.
+func NewArtifacts(dir string, decode func([]string) []string, base func(file string) error) (*Artifacts, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("--artifacts: %w", err)
 	}
-	return &Artifacts{dir: dir, decode: decode, used: map[string]int{}}, nil
+	return &Artifacts{dir: dir, decode: decode, base: base, used: map[string]int{}}, nil
 }
 
 // Started implements harness.Reporter.
@@ -67,7 +76,7 @@ func (a *Artifacts) write(r *harness.Result) error {
 		return err
 	}
 	files := map[string]string{
-		"result.json": string(result) + "\n",
+		ResultFile:    string(result) + "\n",
 		"report.txt":  Failure(r, a.decode),
 		"output.txt":  text(r.Output),
 		"console.txt": text(r.Console),
@@ -83,6 +92,9 @@ func (a *Artifacts) write(r *harness.Result) error {
 		if err := writeFile(filepath.Join(r.Artifacts, name), []byte(data)); err != nil {
 			return err
 		}
+	}
+	if r.Run != "" && a.base != nil {
+		return a.base(filepath.Join(r.Artifacts, BaseFile))
 	}
 	return nil
 }

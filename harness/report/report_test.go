@@ -174,7 +174,7 @@ func TestArtifacts(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "load", "old"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	a, err := NewArtifacts(dir, decode)
+	a, err := NewArtifacts(dir, decode, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,11 +214,11 @@ func TestUnwritable(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewArtifacts(filepath.Join(file, "failures"), nil); err == nil || !strings.HasPrefix(err.Error(), "--artifacts: ") {
+	if _, err := NewArtifacts(filepath.Join(file, "failures"), nil, nil); err == nil || !strings.HasPrefix(err.Error(), "--artifacts: ") {
 		t.Errorf("artifacts in a file: %v", err)
 	}
 	failures := filepath.Join(dir, "failures")
-	a, err := NewArtifacts(failures, nil)
+	a, err := NewArtifacts(failures, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -81,6 +82,9 @@ func (t *Terminal) Done(r *harness.Result) {
 	}
 }
 
+// ktapHead are the lines that every program prints first.
+var ktapHead = regexp.MustCompile(`^(KTAP version 1|1\.\.\d+)$`)
+
 // Failure is the text about a failure: the test and why, where, what the test and
 // the kernel have to say, and how to run it again.
 func Failure(r *harness.Result, decode func([]string) []string) string {
@@ -89,7 +93,7 @@ func Failure(r *harness.Result, decode func([]string) []string) string {
 	if r.Where != "" {
 		fmt.Fprintf(&b, "  at %s\n", r.Where)
 	}
-	block(&b, "", "  | ", r.Output)
+	block(&b, "", "  | ", slices.DeleteFunc(slices.Clone(r.Output), ktapHead.MatchString))
 	splat := r.Splat
 	if decode != nil {
 		splat = decode(splat)
@@ -103,6 +107,9 @@ func Failure(r *harness.Result, decode func([]string) []string) string {
 	}
 	if r.Command != "" {
 		fmt.Fprintf(&b, "  again: %s\n", r.Command)
+	}
+	if r.Artifacts != "" && r.Run != "" {
+		fmt.Fprintf(&b, "  to the instruction: fifovm replay %s\n", r.Artifacts)
 	}
 	return b.String()
 }

@@ -469,3 +469,12 @@ func (s *Session) Symbol(addr uint64) string {
 	}
 	return s.symbols.Symbol(addr)
 }
+
+// Standing returns when the guest does not stand still, or has ended.
+func (s *Session) Standing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.paused && !s.ended {
+		s.cond.Wait()
+	}
+}

@@ -56,6 +56,8 @@ type Info struct {
 	Seed        uint64
 	Kernel      string
 	CommandLine string
+	Modules     []string // files of those that the guest has loaded
+	Console     []string // the last lines of it
 }
 
 // head is Info and where things are.
