@@ -111,18 +111,8 @@ func (t *tests) saveBase(m *vmm.Machine, console []string) error {
 	if t.base == "" {
 		return nil
 	}
-	info := snapshot.Info{Program: "fifovm " + version(), Seed: uint64(t.seed), CommandLine: benches.Words(t.agentWords(), t.words, t.append), Console: console}
-	for _, d := range t.bench.devices {
-		info.Devices = append(info.Devices, d.text)
-	}
-	for _, file := range append([]string{builtKernel(t.kernel)}, t.moduleFiles()...) {
-		path, err := filepath.Abs(file)
-		if err != nil {
-			return err
-		}
-		info.Modules = append(info.Modules, path)
-	}
-	info.Kernel, info.Modules = info.Modules[0], info.Modules[1:]
+	info := t.about()
+	info.CommandLine, info.Console = benches.Words(t.agentWords(), t.words, t.append), console
 	if err := snapshot.Save(t.base, m, info); err != nil {
 		return fmt.Errorf("%w; --no-snapshot does without", err)
 	}

@@ -183,6 +183,54 @@ func TestConsoleDebugs(t *testing.T) {
 	readFile(t, trace, func(b []byte) error { return json.Unmarshal(b, new(any)) })
 }
 
+// TestConsoleSnapshot goes back to a moment that was saved; a file that can't be
+// used leaves the guest as it is.
+func TestConsoleSnapshot(t *testing.T) {
+	c := openConsole(t, program, "-m", "128M", "-c", "2")
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good"), filepath.Join(dir, "bad")
+	c.run("moment=''then; echo it is $moment", "it is then")
+	c.open()
+	c.ask("save "+good, good+": saved at ")
+	c.ask("save "+bad, bad+": saved at ")
+	c.close()
+	c.run("moment=''later; rmmod fifo_aio; echo it is $moment", "it is later")
+	f, err := os.OpenFile(bad, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0xff}, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.open()
+	c.ask("load "+bad, "it is damaged")
+	c.ask("load "+dir+"/none", "no such file")
+	c.ask("load "+program, "it is no snapshot")
+	c.ask("save "+program, "is no snapshot that could be replaced")
+	c.ask("modules", "none")
+	c.ask("pause", "paused")
+	c.ask("load "+good, "loaded: engine soft, 2 CPUs, ")
+	c.ask("info", "the guest stands still: paused")
+	c.ask("modules", "fifo_aio: .text at 0x")
+	c.ask("break fifo_write_iter", "fifo_write_iter+0x0")
+	c.ask("load "+good, "loaded: engine soft, 2 CPUs, ") // breakpoints stay
+	c.ask("continue", "")
+	c.close()
+	c.send("echo it is now $moment; dd if=/dev/zero of=/dev/fifo0 bs=64 count=1; echo wro''te\r")
+	c.next("it is now then")
+	c.next("breakpoint on cpu ")
+	c.next(monitorPrompt)
+	c.ask("break delete fifo_write_iter", "")
+	c.send("continue\r")
+	c.expect("wrote")
+	c.well()
+	c.send("quit\r")
+	c.end(0)
+}
+
 // lines asks for what is several lines, up to last, and gives those of wanted that
 // are not there.
 func (c *console) lines(command, last string, wanted ...string) (missing []string) {

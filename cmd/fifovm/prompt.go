@@ -31,6 +31,7 @@ type prompt struct {
 	busy    sync.Mutex
 	monitor *monitor.Monitor
 	session *debug.Session
+	awaited chan struct{} // closed when there is the guest that a command has asked for
 }
 
 // typeAhead is how many pieces of input may wait for a command to end.
@@ -71,6 +72,10 @@ func (p *prompt) attach(m *monitor.Monitor, s *debug.Session) {
 	p.busy.Lock()
 	defer p.busy.Unlock()
 	p.monitor, p.session = m, s
+	if p.awaited != nil {
+		close(p.awaited)
+		p.awaited = nil
+	}
 	if m != nil {
 		go p.follow(m, s, s.Stopped())
 		return
@@ -81,6 +86,17 @@ func (p *prompt) attach(m *monitor.Monitor, s *debug.Session) {
 		p.close()
 	}
 }
+
+// detach takes the monitor from a guest that has ended, when a command that is
+// under way is done. attach says what comes then.
+func (p *prompt) detach() {
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	p.monitor, p.session = nil, nil
+}
+
+// await, in a command, has the next one wait for another guest.
+func (p *prompt) await() { p.awaited = make(chan struct{}) }
 
 // follow opens the monitor, if it is not open, when the guest has stopped at a
 // breakpoint or watchpoint, and says so. Where gdb has the guest, gdb does.
@@ -96,12 +112,9 @@ func (p *prompt) follow(m *monitor.Monitor, s *debug.Session, events <-chan debu
 			_, stands := s.Last()
 			held = !stands
 		}
-		if !held && !p.opened {
-			p.begin()
-		}
 		p.mu.Unlock()
 		if !held {
-			p.say(m.Event(e) + "\n")
+			p.ask(m.Event(e) + "\n")
 		}
 	}
 }
@@ -111,6 +124,13 @@ func (p *prompt) gdb(here bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held = here
+}
+
+// hasGDB is whether a gdb has the guest.
+func (p *prompt) hasGDB() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
 }
 
 func (p *prompt) open() bool {
@@ -126,14 +146,25 @@ func (p *prompt) toggle() {
 	if p.opened {
 		p.close()
 	} else {
-		p.begin()
+		p.begin("")
+	}
+}
+
+// ask opens the monitor, if it is not open, and says something there.
+func (p *prompt) ask(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opened {
+		go p.say(text)
+	} else {
+		p.begin(text)
 	}
 }
 
 // begin and close are with mu held. They do not wait for a screen that is stuck.
-func (p *prompt) begin() {
+func (p *prompt) begin(text string) {
 	p.opened = true
-	go fmt.Fprint(p.editor, "\n"+openedText)
+	go fmt.Fprint(p.editor, "\n"+openedText+text)
 }
 
 func (p *prompt) close() {
@@ -208,15 +239,24 @@ func (p *prompt) serve() {
 }
 
 func (p *prompt) do(line string) {
+	if other := p.one(line); other != nil {
+		<-other
+	}
+}
+
+// one does one command. The channel, unless nil, is closed when there is the guest
+// that it has asked for.
+func (p *prompt) one(line string) <-chan struct{} {
 	p.busy.Lock()
 	defer p.busy.Unlock()
 	if p.monitor == nil {
 		p.say("there is no guest\n")
-		return
+		return nil
 	}
 	if err := p.monitor.Do(line, p.editor); err != nil {
 		p.say(err.Error() + "\n")
 	}
+	return p.awaited
 }
 
 // complete is Tab: the rest of a word if there is one way on, else a list.

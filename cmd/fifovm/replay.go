@@ -224,13 +224,3 @@ func (s *standing) End() error {
 	}
 	return s.Host.End()
 }
-
-// ask opens the monitor, if it is not open, and says something there.
-func (p *prompt) ask(text string) {
-	p.mu.Lock()
-	if !p.opened {
-		p.begin()
-	}
-	p.mu.Unlock()
-	p.say(text)
-}

@@ -86,8 +86,16 @@ func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 			err = errors.Join(err, &statusError{statusFailed, bad})
 		}
 	}()
+	var next *loaded
 	for {
-		reboot, err := runOnce(ctx, g, term, leave, stats)
+		var reboot bool
+		if reboot, next, err = runOnce(ctx, g, next, term, leave, stats); next != nil {
+			if err != nil { // of a guest that is no more
+				term.Note(oneLine(err.Error()))
+			}
+			g = next.guest
+			continue
+		}
 		if err != nil || !reboot || noReboot || g.file != nil {
 			return err
 		}
@@ -95,43 +103,69 @@ func runGuest(ctx context.Context, g *guest, noReboot, stats bool) (err error) {
 	}
 }
 
-// runOnce boots the guest and runs it to its end.
-func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats bool) (reboot bool, err error) {
-	console := &harness.Console{Output: term, OnPanic: leave}
-	m, err := g.machine(runWords, [2]io.Writer{console})
-	if err != nil {
-		return false, err
+// runOnce boots the guest, unless it was loaded, and runs it to its end, or until
+// another one was loaded.
+func runOnce(ctx context.Context, g *guest, from *loaded, term *terminal, leave func(), stats bool) (reboot bool, next *loaded, err error) {
+	var m *vmm.Machine
+	var console *harness.Console
+	if from != nil {
+		m, console = from.machine, from.console
+	} else {
+		console = &harness.Console{Output: term, OnPanic: leave}
+		if m, err = g.machine(runWords, [2]io.Writer{console}); err != nil {
+			return false, nil, err
+		}
 	}
 	kernel := builtKernel(g.kernel)
 	symbols := monitor.OpenSymbols(g.image, kernel, g.moduleFiles()...)
 	defer symbols.Close()
 	session := debug.New(m, symbols)
+	run, end := context.WithCancel(ctx)
+	defer end()
 	letGDB, gdbGone := gdbCommand(ctx, session, kernel, symbols, leave, term.monitor.gdb, term.Note)
 	monitor := monitor.New(monitor.Config{Session: session, Plan: g.bench.armed, Log: g.bench.log, Symbols: symbols,
 		About: fmt.Sprintf("engine %s, %d CPUs, %v of memory, kernel %s", g.engine, g.cpus, &g.memory, g.kernel), Quit: leave,
-		More: []monitor.Command{letGDB}})
+		More: []monitor.Command{letGDB, saveCommand(g, session), loadCommand(ctx, g, session, term, leave, func(l *loaded) {
+			next = l
+			end()
+		})}})
 	if g.gdb != "" {
-		if err := letGDB.Run([]string{g.gdb}, os.Stderr); err != nil {
-			return false, errors.Join(fmt.Errorf("--gdb: %w", err), m.Close())
+		var said strings.Builder
+		if err := letGDB.Run([]string{g.gdb}, &said); err != nil {
+			return false, nil, errors.Join(fmt.Errorf("--gdb: %w", err), m.Close())
+		}
+		for line := range strings.Lines(said.String()) {
+			term.Note(strings.TrimSuffix(line, "\n"))
 		}
 	}
 	if err := term.Start(); err != nil {
-		return false, errors.Join(err, m.Close())
+		return false, nil, errors.Join(err, m.Close())
+	}
+	if from != nil {
+		if err := from.restore(session); err != nil {
+			term.Note(oneLine(err.Error()))
+		}
 	}
 	term.Attach(m.Serial(0))
 	term.monitor.attach(monitor, session)
 	start := time.Now()
 	whole := g.verify(ctx, leave)
-	stop, err := session.Run(ctx)
+	stop, err := session.Run(run)
 	took := time.Since(start)
 	term.Attach(nil)
-	term.monitor.attach(nil, nil)
+	term.monitor.detach() // when a command that is under way, as load is, has ended
+	if next == nil {
+		term.monitor.attach(nil, nil)
+	}
 	gdbGone()
 	err = errors.Join(err, monitor.Close())
 	bad := whole()
 	retired, counted := m.Retired()
 	closeErr := m.Close() // the console has everything from here on
 	defer func() { err = errors.Join(err, g.bench.finish()) }()
+	if next != nil {
+		return false, next, errors.Join(err, closeErr)
+	}
 	switch {
 	case stats && counted && g.paced: // the time is mostly the user's
 		term.Note(fmt.Sprintf("%d instructions in %.2f s", retired, took.Seconds()))
@@ -146,17 +180,17 @@ func runOnce(ctx context.Context, g *guest, term *terminal, leave func(), stats 
 	}
 	switch {
 	case stopped(ctx) != nil:
-		return false, stopped(ctx)
+		return false, nil, stopped(ctx)
 	case bad != nil:
-		return false, &statusError{statusFailed, bad}
+		return false, nil, &statusError{statusFailed, bad}
 	case panicked != "":
-		return false, &statusError{statusPanic, fmt.Errorf("the guest's kernel panicked: %s", panicked)}
+		return false, nil, &statusError{statusPanic, fmt.Errorf("the guest's kernel panicked: %s", panicked)}
 	case err != nil:
-		return false, g.explain(err)
+		return false, nil, g.explain(err)
 	case closeErr != nil:
-		return false, &statusError{statusFailed, closeErr}
+		return false, nil, &statusError{statusFailed, closeErr}
 	}
-	return stop == vmm.Reset, nil
+	return stop == vmm.Reset, nil, nil
 }
 
 // explain gives a run's error its exit status, and what there is to say of it.

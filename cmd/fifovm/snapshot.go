@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -129,14 +128,7 @@ func saveGuest(ctx context.Context, g *guest, name, until string, limit time.Dur
 		return &statusError{statusFailed, fmt.Errorf("the guest ended (%v) before a line of its console had %q in it", stop, until)}
 	}
 	m.EndConverse(0)
-	info := snapshot.Info{Program: "fifovm " + version(), Seed: uint64(g.seed), Kernel: g.kernel, CommandLine: g.append}
-	for _, d := range g.bench.devices {
-		info.Devices = append(info.Devices, d.text)
-	}
-	if path, err := filepath.Abs(builtKernel(g.kernel)); err == nil {
-		info.Kernel = path
-	}
-	if err := snapshot.Save(name, m, info); err != nil {
+	if err := snapshot.Save(name, m, g.about()); err != nil {
 		return &statusError{statusFailed, err}
 	}
 	fmt.Printf("%s: saved at %.6f s of the guest's time\n", name, time.Duration(m.Now()).Seconds())
