@@ -49,7 +49,7 @@ func (e *Engine) Rewind(s *x86.State) error {
 		}
 		e.cfg.RAM.MarkLog(i, log)
 	}
-	if err := e.cfg.RAM.Reset(func(uint64, uint64) {}); err != nil {
+	if err := e.cfg.RAM.Reset(); err != nil {
 		return err
 	}
 	return e.SetState(s)

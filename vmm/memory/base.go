@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"sync"
 )
 
 // Base is a RAM image that any number of RAMs begin with. They share its bytes
 // until they write to them, where the host can do that.
 type Base struct {
-	size  uint64
-	image image
+	size    uint64
+	image   image
+	once    sync.Once
+	derived any
 }
 
 // NewBase makes a base of what RAM is now.
@@ -42,6 +45,13 @@ func OpenBase(f *os.File, offset int64, size uint64) (*Base, error) {
 
 // Size is that of the RAM, in bytes.
 func (b *Base) Size() uint64 { return b.size }
+
+// Derived gives what was made of the image's bytes, of code that was decoded say, to
+// be shared by those who share the bytes. Who asks first makes it.
+func (b *Base) Derived(make func() any) any {
+	b.once.Do(func() { b.derived = make() })
+	return b.derived
+}
 
 // Close gives the image back. RAMs that began with it can be used and closed
 // after it, but not Reset.
@@ -83,20 +93,34 @@ func (r *RAM) track(b *Base) {
 	r.dirty = dirty{bits: make([]uint64, (r.Size()/PageSize+63)/64)}
 }
 
-// Tracked is whether the RAM has a base, so that its writers must tell.
-func (r *RAM) Tracked() bool { return r.base != nil }
+// Base is what the RAM is Reset to; nil: there is none.
+func (r *RAM) Base() *Base { return r.base }
 
 // MarkDirty notes that the page at a guest-physical address is written to, or may
 // be from now on until the next Reset. Who writes to RAM by other ways than Write
 // has to call it. Without a base it does nothing.
 func (r *RAM) MarkDirty(gpa uint64) {
-	if r.base == nil {
-		return
+	if r.base != nil {
+		r.mark(r.page(gpa))
 	}
+}
+
+// Marked is whether the page at a guest-physical address, which is one of RAM's, may
+// differ from the base. Without a base it is.
+func (r *RAM) Marked(gpa uint64) bool {
+	if r.base == nil {
+		return true
+	}
+	page := r.page(gpa)
+	return r.dirty.bits[page/64]&(1<<(page%64)) != 0
+}
+
+// page is the number of a page, as if RAM had no hole.
+func (r *RAM) page(gpa uint64) uint32 {
 	if gpa >= HoleEnd {
 		gpa -= HoleEnd - uint64(len(r.slots[0].Bytes))
 	}
-	r.mark(uint32(gpa / PageSize))
+	return uint32(gpa / PageSize)
 }
 
 func (r *RAM) mark(page uint32) {
@@ -125,8 +149,8 @@ func (r *RAM) MarkLog(slot int, log []uint64) {
 func (r *RAM) Dirty() int { return len(r.dirty.pages) }
 
 // Reset makes the RAM the base's again: it copies the pages back that were marked,
-// and none else, and tells changed of each.
-func (r *RAM) Reset(changed func(gpa, n uint64)) error {
+// and none else.
+func (r *RAM) Reset() error {
 	if r.base == nil {
 		return errors.New("memory: RAM without a base can't be reset")
 	}
@@ -134,15 +158,10 @@ func (r *RAM) Reset(changed func(gpa, n uint64)) error {
 	if from == nil {
 		return errors.New("memory: the base is closed")
 	}
-	low := uint64(len(r.slots[0].Bytes))
 	for _, page := range r.dirty.pages {
 		off := uint64(page) * PageSize
 		copy(r.mapping[off:off+PageSize], from[off:])
 		r.dirty.bits[page/64] &^= 1 << (page % 64)
-		if off >= low {
-			off += HoleEnd - low
-		}
-		changed(off, PageSize)
 	}
 	r.dirty.pages = r.dirty.pages[:0]
 	return nil

@@ -9,8 +9,6 @@ import (
 	"testing"
 )
 
-func none(uint64, uint64) {}
-
 // TestBase: RAMs that begin as one base see nothing of each other, and a Reset
 // undoes what was written, and marked, on both sides of the hole.
 func TestBase(t *testing.T) {
@@ -71,16 +69,20 @@ func TestBase(t *testing.T) {
 				t.Errorf("what was written to one is in the other, at %#x", p)
 			}
 		}
-		told := map[uint64]bool{}
-		if err := r.Reset(func(gpa, n uint64) { told[gpa] = n == PageSize }); err != nil {
+		for _, p := range places {
+			if !r.Marked(p) || other.Marked(p) {
+				t.Errorf("whether the page at %#x is marked is not told", p)
+			}
+		}
+		if err := r.Reset(); err != nil {
 			t.Fatal(err)
 		}
 		for i, p := range places {
 			if v := at(r, p); v != byte(i+1) {
 				t.Errorf("after Reset at %#x is %d, want %d", p, v, i+1)
 			}
-			if !told[p&^(PageSize-1)] {
-				t.Errorf("nobody was told of the page at %#x", p)
+			if r.Marked(p) {
+				t.Errorf("after Reset the page at %#x is marked", p)
 			}
 		}
 		if r.Dirty() != 0 || at(r, 2*PageSize) != 0 {
@@ -93,7 +95,7 @@ func TestBase(t *testing.T) {
 	if at(other, places[2]) != 3 {
 		t.Error("the bytes went with the base")
 	}
-	if err := r.Reset(none); err == nil {
+	if err := r.Reset(); err == nil {
 		t.Error("a RAM is reset to a base that is closed")
 	}
 	if _, err := b.NewRAM(); !errors.Is(err, os.ErrClosed) {
@@ -103,7 +105,7 @@ func TestBase(t *testing.T) {
 
 func TestBaseRefuses(t *testing.T) {
 	r := newRAM(t, 2*PageSize)
-	if err := r.Reset(none); err == nil {
+	if err := r.Reset(); err == nil {
 		t.Error("RAM without a base is reset")
 	}
 	r.MarkDirty(0) // without a base nobody minds

@@ -2,27 +2,36 @@ package soft
 
 import (
 	"slices"
+	"sync"
 
 	"fifovm/vmm/x86"
 )
 
-// block is a run of decoded instructions that lies in one page of guest RAM and
+// decoded is a run of instructions that lies in one page of guest RAM and
 // ends with the first that may continue elsewhere. The last op sets RIP: where
 // the last instruction does not, it is one of our own.
-type block struct {
-	ops   []op
-	n     int64 // instructions; 0 for a block that was killed
-	links [2]link
-	at    uint64 // guest-physical address
-	size  uint64 // in bytes
-	mode  mode
-	// crosses: the block's only instruction goes on in another page, the one of
-	// number cross.
+type decoded struct {
+	ops  []op
+	n    int64  // instructions; 0 for a block that was killed
+	at   uint64 // guest-physical address
+	size uint16 // in bytes
+	mode mode
+	// crosses: the only instruction goes on in another page, the one of number
+	// cross.
 	crosses bool
 	cross   uint64
+	// shared: other machines have it too, so it can't be changed.
+	shared bool
 	// handlers are those that ops have where they have opBreakpoint in their place;
 	// nil where none has.
 	handlers []handler
+}
+
+// block is decoded code in one machine, with the blocks that it leads to.
+type block struct {
+	*decoded
+	links [2]link
+	next  *block // in codePage.buckets
 }
 
 // link remembers which block is at an address. It holds while cpu.gens has not
@@ -143,24 +152,32 @@ func (c *cpu) resolve(rip uint64) *block {
 		linear = c.codeAddress(rip)
 	}
 	g := c.translateFetch(linear)
-	if p := c.engine.code.pages[pageIndex(c.engine, g)]; p != nil {
-		if b := p.blocks[blockKey(g, c.mode)]; b != nil {
-			if !b.crosses || c.translateFetch(c.nextPage(linear))>>pageShift == b.cross {
-				return b
-			}
-			c.engine.code.kill(b)
+	cc := &c.engine.code
+	if b := cc.find(g, c.mode); b != nil {
+		if !b.crosses || c.translateFetch(c.nextPage(linear))>>pageShift == b.cross {
+			return b
 		}
+		cc.kill(b)
 	}
-	return c.decodeBlock(rip, linear, g)
-}
-
-// pageIndex is the index in codeCache.pages for an address; that of an address
-// that is not in RAM never has code.
-func pageIndex(e *Engine, g uint64) uint64 {
-	if i := g >> pageShift; i < uint64(len(e.code.pages)) {
-		return i
+	var b *block
+	if known := cc.known(g, c.mode); known != nil {
+		b = &block{decoded: known}
+	} else if cc.shared != nil {
+		code := new(decoded)
+		c.decode(code, linear, g)
+		b = &block{decoded: cc.publish(code)}
+	} else {
+		one := new(struct { // one thing for the collector
+			block
+			code decoded
+		})
+		c.decode(&one.code, linear, g)
+		b = &one.block
+		b.decoded = &one.code
 	}
-	return uint64(len(e.code.pages)) - 1
+	c.engine.mark(b)
+	cc.add(b)
+	return b
 }
 
 // translateFetch gives the guest-physical address of code.
@@ -181,19 +198,41 @@ func (c *cpu) translateFetch(linear uint64) uint64 {
 	return e.frame<<pageShift | linear&pageMask
 }
 
-// codeCache has the decoded blocks, by the pages of RAM that they were decoded
-// from. All CPUs share it.
+// codeCache has the decoded blocks of a machine. All CPUs share it.
+//
+// What was decoded of the pages that are still as in the RAM's base, others that
+// began there have too: sharedCode has it, and a machine only what leads from one
+// block to the next.
 type codeCache struct {
 	engine *Engine
-	// pages are those that have blocks, by number. The last entry is for
-	// whatever is not RAM, and stays nil.
-	pages []*codePage
-	spare []op // of the block that is being decoded
+	// pages are those that have blocks, by number: where no page of so many has any,
+	// there is no table of them.
+	pages  []*[tablePages]*codePage
+	used   []*codePage // those that are in pages
+	shared *sharedCode // nil: there is no base
+	spare  []op        // of the block that is being decoded
+}
+
+// tablePages is the size of codeCache.pages' tables.
+const tablePages = 512
+
+// at gives the page that g is in; nil where it has no code, or is not RAM.
+func (cc *codeCache) at(g uint64) *codePage {
+	frame := g >> pageShift
+	if i := frame / tablePages; i < uint64(len(cc.pages)) && cc.pages[i] != nil {
+		return cc.pages[i][frame%tablePages]
+	}
+	return nil
 }
 
 // codePage is a page with code in it.
 type codePage struct {
-	blocks map[uint32]*block // by blockKey
+	frame uint64 // its number
+	used  int    // its place in codeCache.used
+	// buckets has the blocks by where they are: lists, of two blocks on average at
+	// most. How many there are is a power of two.
+	buckets []*block
+	n       int // blocks
 	// crossing are blocks of the page before whose instruction ends in this one.
 	crossing []*block
 	// beside counts writes to the page that changed no block. After some, the
@@ -206,7 +245,125 @@ type codePage struct {
 // decoding, about as much as so many slow writes.
 const manyBeside = 32
 
-func blockKey(g uint64, m mode) uint32 { return uint32(g&pageMask)<<8 | uint32(m) }
+// bucket is the list that a block at g is in.
+func (p *codePage) bucket(g uint64) **block {
+	const golden = 0x9e37_79b9_7f4a_7c15 // 2^64 divided by the golden ratio: it spreads what lies close together
+	return &p.buckets[g&pageMask*golden>>32&uint64(len(p.buckets)-1)]
+}
+
+// add puts a block into its bucket, and has more of these as there are more blocks.
+func (p *codePage) add(b *block) {
+	if p.n++; p.n > 2*len(p.buckets) {
+		old := p.buckets
+		p.buckets = make([]*block, max(2*len(old), 2))
+		for _, x := range old {
+			for x != nil {
+				next, at := x.next, p.bucket(x.at)
+				x.next, *at = *at, x
+				x = next
+			}
+		}
+	}
+	at := p.bucket(b.at)
+	b.next, *at = *at, b
+}
+
+// remove takes a block out that is in.
+func (p *codePage) remove(b *block) {
+	at := p.bucket(b.at)
+	for *at != b {
+		at = &(*at).next
+	}
+	*at, b.next = b.next, nil
+	p.n--
+}
+
+// each calls f for all blocks of the page, which f may remove.
+func (p *codePage) each(f func(*block)) {
+	for _, b := range p.buckets {
+		for b != nil {
+			next := b.next
+			f(b)
+			b = next
+		}
+	}
+}
+
+// find gives the block at g in RAM that was decoded in mode m; nil: there is none.
+func (cc *codeCache) find(g uint64, m mode) *block {
+	p := cc.at(g)
+	if p == nil || p.n == 0 {
+		return nil
+	}
+	b := *p.bucket(g)
+	for b != nil && (b.at != g || b.mode != m) {
+		b = b.next
+	}
+	return b
+}
+
+// sharedCode is what was decoded of a base's bytes. Any number of engines use it
+// at once.
+type sharedCode struct {
+	mu    sync.RWMutex
+	codes map[codeKey]*decoded
+	ops   int // of all codes
+}
+
+// maxSharedOps bounds what a base keeps decoded, to 40 bytes each: what a kernel and
+// its tests ever execute is a tenth of it. What goes beyond, each machine decodes
+// for itself.
+const maxSharedOps = 4 << 20
+
+// codeKey is what tells decoded code apart.
+type codeKey struct {
+	at   uint64
+	mode mode
+}
+
+func newSharedCode() *sharedCode { return &sharedCode{codes: map[codeKey]*decoded{}} }
+
+// known gives the code at an address if it was decoded by some machine, and the page
+// is still as it was then.
+func (cc *codeCache) known(g uint64, m mode) *decoded {
+	s := cc.shared
+	if s == nil || cc.engine.page(g) == nil || cc.engine.cfg.RAM.Marked(g) {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.codes[codeKey{g, m}]
+}
+
+// publish has other machines know code that was decoded of the base's bytes alone.
+// Where one of them was first, it gives what that has.
+func (cc *codeCache) publish(c *decoded) *decoded {
+	s := cc.shared
+	if s == nil || c.crosses || cc.engine.page(c.at) == nil || cc.engine.cfg.RAM.Marked(c.at) {
+		return c
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := codeKey{c.at, c.mode}
+	if first := s.codes[key]; first != nil {
+		return first
+	}
+	if s.ops += len(c.ops); s.ops <= maxSharedOps {
+		c.shared = true
+		s.codes[key] = c
+	}
+	return c
+}
+
+// own makes the block's code its own, to be changed.
+func (b *block) own() {
+	if !b.shared {
+		return
+	}
+	c := *b.decoded
+	c.ops, c.shared = slices.Clone(c.ops), false
+	b.decoded = &c
+}
 
 // add puts a block among those of its pages. From now on writes to them come to
 // written.
@@ -215,7 +372,7 @@ func (cc *codeCache) add(b *block) {
 	if p == nil {
 		return // not RAM: decoded anew each time
 	}
-	p.blocks[blockKey(b.at, b.mode)] = b
+	p.add(b)
 	if b.crosses {
 		if q := cc.page(b.cross); q != nil {
 			q.crossing = append(q.crossing, b)
@@ -228,19 +385,26 @@ func (cc *codeCache) page(frame uint64) *codePage {
 	if ram == nil {
 		return nil
 	}
-	if cc.pages[frame] == nil {
-		cc.pages[frame] = &codePage{blocks: map[uint32]*block{}}
-		for _, c := range cc.engine.cpus {
-			for m := range c.tlbs {
-				for i := range c.tlbs[m].wr.entry {
-					if e := &c.tlbs[m].wr.entry[i]; e.page == ram {
-						e.tag, e.page = noPage, nil
-					}
+	if p := cc.at(frame << pageShift); p != nil {
+		return p
+	}
+	p := &codePage{frame: frame, used: len(cc.used)}
+	cc.used = append(cc.used, p)
+	t := &cc.pages[frame/tablePages]
+	if *t == nil {
+		*t = new([tablePages]*codePage)
+	}
+	(*t)[frame%tablePages] = p
+	for _, c := range cc.engine.cpus {
+		for m := range c.tlbs {
+			for i := range c.tlbs[m].wr.entry {
+				if e := &c.tlbs[m].wr.entry[i]; e.page == ram {
+					e.tag, e.page = noPage, nil
 				}
 			}
 		}
 	}
-	return cc.pages[frame]
+	return p
 }
 
 // written notes a write of n bytes at g, all in one page, that does not come from
@@ -253,27 +417,31 @@ func (cc *codeCache) written(g, n uint64) {
 // drop drops the blocks that are in part at g and the n-1 bytes behind it, all in
 // one page.
 func (cc *codeCache) drop(g, n uint64) {
-	p := cc.pages[g>>pageShift]
+	p := cc.at(g)
 	if p == nil {
 		return
 	}
 	if p.beside++; p.beside > manyBeside {
 		g, n = g&^pageMask, pageSize
 	}
-	for _, b := range p.blocks {
-		if b.at < g+n && g < b.at+b.size {
+	p.each(func(b *block) {
+		if b.at < g+n && g < b.at+uint64(b.size) {
 			p.beside = 0
 			cc.kill(b)
 		}
-	}
+	})
 	for _, b := range slices.Clone(p.crossing) {
-		if end := (b.at + b.size) & pageMask; g&pageMask < end {
+		if end := (b.at + uint64(b.size)) & pageMask; g&pageMask < end {
 			p.beside = 0
 			cc.kill(b)
 		}
 	}
-	if len(p.blocks) == 0 && len(p.crossing) == 0 {
-		cc.pages[g>>pageShift] = nil
+	if p.n == 0 && len(p.crossing) == 0 {
+		last := cc.used[len(cc.used)-1]
+		cc.used[p.used], last.used = last, p.used
+		cc.used[len(cc.used)-1] = nil
+		cc.used = cc.used[:len(cc.used)-1]
+		cc.pages[p.frame/tablePages][p.frame%tablePages] = nil
 	}
 }
 
@@ -284,21 +452,32 @@ func (cc *codeCache) changed(g, n uint64) {
 	}
 }
 
-// clear forgets all blocks. The CPUs have to drop their links.
-func (cc *codeCache) clear() { clear(cc.pages) }
+// clear forgets all blocks. The CPUs have to drop their links: those to blocks that
+// are forgotten must not be followed, nor keep them in memory.
+func (cc *codeCache) clear() {
+	if len(cc.used) == 0 {
+		return
+	}
+	for _, p := range cc.used {
+		cc.pages[p.frame/tablePages][p.frame%tablePages] = nil
+	}
+	clear(cc.used)
+	cc.used = cc.used[:0]
+	for _, c := range cc.engine.cpus {
+		c.jumps = [jumpEntries]link{}
+	}
+}
 
 // kill takes a block out of the cache. Links to it stay: it becomes one that
 // does nothing and leads to whatever is at its address now.
 func (cc *codeCache) kill(b *block) {
-	if p := cc.pages[b.at>>pageShift]; p != nil {
-		delete(p.blocks, blockKey(b.at, b.mode))
-	}
+	cc.at(b.at).remove(b)
 	if b.crosses {
-		if q := cc.pages[pageIndex(cc.engine, b.cross<<pageShift)]; q != nil {
+		if q := cc.at(b.cross << pageShift); q != nil {
 			q.crossing = slices.DeleteFunc(q.crossing, func(x *block) bool { return x == b })
 		}
 	}
-	b.n, b.links = 0, [2]link{}
+	b.links = [2]link{}
 	if cc.engine.running == nil {
 		for _, c := range cc.engine.cpus {
 			if c.stops.inside.block == b { // changed by a debugger, or by what comes from outside
@@ -309,17 +488,18 @@ func (cc *codeCache) kill(b *block) {
 	if c := cc.engine.running; c != nil && c.block == b {
 		// The walk of a page table that lies in the code set an accessed bit. The
 		// ops are still wanted: for where they are.
-		b.ops = slices.Clone(b.ops)
-		for i := range b.ops {
-			b.ops[i].fn = opDead
+		ops := slices.Clone(b.ops)
+		for i := range ops {
+			ops[i].fn = opDead
 		}
+		b.decoded = &decoded{ops: ops, at: b.at, size: b.size, mode: b.mode}
 		return
 	}
-	b.ops = deadOps
+	b.decoded = dead
 }
 
-// deadOps are the ops of a block that was killed.
-var deadOps = []op{{fn: opDead}}
+// dead is the code of a block that was killed.
+var dead = &decoded{ops: []op{{fn: opDead}}}
 
 func opDead(c *cpu, _ *op) { c.taken = 0 }
 
@@ -327,15 +507,14 @@ func opDead(c *cpu, _ *op) { c.taken = 0 }
 // block that is executed, the rest of it may change by them: the instruction
 // then begins again, in a block of its own.
 func (c *cpu) checkAlone(g, n uint64) {
-	if b := c.block; b != nil && b.n > 1 && g < b.at+b.size && b.at < g+n {
+	if b := c.block; b != nil && b.n > 1 && g < b.at+uint64(b.size) && b.at < g+n {
 		panic(throwAlone)
 	}
 }
 
-// decodeBlock decodes the instructions from rip on. linear and g are its
-// addresses.
-func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
-	b := &block{at: g, mode: c.mode}
+// decode decodes the instructions from linear on, which is at g, into b.
+func (c *cpu) decode(b *decoded, linear, g uint64) {
+	b.at, b.mode = g, c.mode
 	limit := maxBlock
 	if c.mode&modeAlone != 0 {
 		limit = 1
@@ -372,15 +551,12 @@ func (c *cpu) decodeBlock(rip, linear, g uint64) *block {
 			break
 		}
 	}
-	b.n, b.size = int64(len(ops)), uint64(pos)
+	b.n, b.size = int64(len(ops)), uint16(pos)
 	if !d.branch {
 		ops = append(ops, op{fn: advanceOp(c.mode, holds), imm: uint64(pos)})
 	}
 	c.engine.code.spare = ops
 	b.ops = slices.Clone(ops)
-	c.engine.mark(b)
-	c.engine.code.add(b)
-	return b
 }
 
 // maxBlockBytes leaves room for a last instruction in op.off.

@@ -14,7 +14,8 @@ import (
 // which alone interrupts are taken, and the TLBs their entries.
 //
 // An instruction that may have a breakpoint has opBreakpoint as its handler, in
-// place: a stop is in the midst of a block, which then goes on from there. A
+// place: a stop is in the midst of a block, which then goes on from there. As long
+// as there are some, or something is watched, no block has code that is shared. A
 // watched page has tags in the TLBs that no access finds on the fast way.
 
 // debugger is what an engine knows of its debugger's wishes.
@@ -24,6 +25,11 @@ type debugger struct {
 	offsets     map[uint64]bool // of breakpoints in their pages: for candidates
 	trap        *x86.Trap       // ends the run
 	guest       bool            // some CPU's own DR7 has something enabled
+}
+
+// active is whether instructions may have to be intercepted.
+func (d *debugger) active() bool {
+	return len(d.offsets) > 0 || len(d.Watchpoints) > 0 || d.guest
 }
 
 // inside is where in a block a CPU was stopped.
@@ -96,7 +102,7 @@ func (e *Engine) refreshDebug() {
 			}
 		}
 	}
-	if had || len(d.offsets) > 0 || len(d.Watchpoints) > 0 || d.guest {
+	if had || d.active() {
 		e.code.eachBlock(e.mark)
 	}
 	for _, c := range e.cpus {
@@ -114,22 +120,18 @@ func (e *Engine) refreshDebug() {
 
 // eachBlock calls f for all blocks in the cache.
 func (cc *codeCache) eachBlock(f func(*block)) {
-	for _, p := range cc.pages {
-		if p == nil {
-			continue
-		}
-		for _, b := range p.blocks {
-			f(b)
-		}
+	for _, p := range cc.used {
+		p.each(f)
 	}
 }
 
 // mark gives the instructions of a block that may have a breakpoint the handler
 // for that, and the others their own.
 func (e *Engine) mark(b *block) {
-	if len(e.debug.offsets) == 0 && b.handlers == nil {
+	if !e.debug.active() && b.handlers == nil {
 		return
 	}
+	b.own()
 	for i := range b.n {
 		candidate := e.debug.offsets[(b.at+uint64(b.ops[i].off))&pageMask]
 		if marked := b.handlers != nil && b.handlers[i] != nil; candidate == marked {

@@ -252,7 +252,7 @@ func (c *cpu) storeFrame(sp uint64, frame *[6]uint64, first int, cpl uint8, ext 
 		g := c.translate(a, accessWrite, cpl == 3)
 		low := max(sp, a&^pageMask)
 		c.checkAlone(g-(a-low), a+8-low)
-		if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil {
+		if p := c.engine.page(g); p != nil && c.engine.code.at(g) == nil {
 			c.engine.cfg.RAM.MarkDirty(g)
 			c.insert(t, a, p)
 		}

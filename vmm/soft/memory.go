@@ -415,7 +415,7 @@ func (c *cpu) storeAs(a uint64, size uint8, v uint64, user bool) {
 	g := c.translate(a, accessWrite, user)
 	c.checkAlone(g, uint64(size))
 	c.touched(a, uint64(size), accessWrite)
-	if p := c.engine.page(g); p != nil && c.engine.code.pages[g>>pageShift] == nil && user == c.user() && !c.aligned {
+	if p := c.engine.page(g); p != nil && c.engine.code.at(g) == nil && user == c.user() && !c.aligned {
 		c.insert(c.wr, a, p)
 	}
 	c.writePhysical(g, b[:size])

@@ -106,7 +106,7 @@ func New(cfg Config) (*Engine, error) {
 	if len(e.high) > 0 {
 		frames = (memory.HoleEnd + uint64(len(e.high))) >> pageShift
 	}
-	e.code = codeCache{engine: e, pages: make([]*codePage, frames+1)}
+	e.code = codeCache{engine: e, pages: make([]*[tablePages]*codePage, (frames+tablePages-1)/tablePages)}
 	var targets []chipset.CPU
 	for i := range cfg.CPUs {
 		c := &cpu{engine: e, index: i}
@@ -344,31 +344,6 @@ func (e *Engine) SetState(s *x86.State) error {
 		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
 	}
 	e.code.clear() // the RAM may be another's too
-	return e.setState(s)
-}
-
-// TrackRAM has nothing to do but to forget what the CPUs may write to without a
-// mark.
-func (e *Engine) TrackRAM() error {
-	for _, c := range e.cpus {
-		c.flushTLB(true)
-	}
-	return nil
-}
-
-// Rewind makes the RAM its base's again and replaces the state. What is decoded
-// of pages that have not changed stays.
-func (e *Engine) Rewind(s *x86.State) error {
-	if len(s.CPUs) != len(e.cpus) {
-		return fmt.Errorf("soft: a state of %d CPUs does not fit a machine of %d", len(s.CPUs), len(e.cpus))
-	}
-	if err := e.cfg.RAM.Reset(e.code.drop); err != nil {
-		return err
-	}
-	return e.setState(s)
-}
-
-func (e *Engine) setState(s *x86.State) error {
 	errs := []error{e.apics.IO.SetState(s.IOAPIC)}
 	for i, c := range e.cpus {
 		errs = append(errs, c.setState(&s.CPUs[i]))
@@ -386,6 +361,26 @@ func (e *Engine) setState(s *x86.State) error {
 		errs = append(errs, e.random.UnmarshalBinary(s.Turn.Random))
 	}
 	return errors.Join(errs...)
+}
+
+// TrackRAM forgets what the CPUs may write to without a mark. What is decoded from
+// now on of the base's bytes is shared with others that have it.
+func (e *Engine) TrackRAM() error {
+	for _, c := range e.cpus {
+		c.flushTLB(true)
+	}
+	e.code.clear()
+	e.code.shared, _ = e.cfg.RAM.Base().Derived(func() any { return newSharedCode() }).(*sharedCode)
+	return nil
+}
+
+// Rewind makes the RAM its base's again and replaces the state. Nothing of what the
+// CPUs knew stays: a run from here does not depend on the ones before.
+func (e *Engine) Rewind(s *x86.State) error {
+	if err := e.cfg.RAM.Reset(); err != nil {
+		return err
+	}
+	return e.SetState(s)
 }
 
 // readDevice reads size bytes of guest-physical memory that is not RAM: 1, 2, 4

@@ -221,7 +221,7 @@ func (c *cpu) pageForWrite(a uint64) *page {
 	}
 	g := c.translate(a, accessWrite, c.user())
 	p := c.engine.page(g)
-	if p == nil || c.aligned || c.engine.code.pages[g>>pageShift] != nil {
+	if p == nil || c.aligned || c.engine.code.at(g) != nil {
 		return nil
 	}
 	c.engine.cfg.RAM.MarkDirty(g)
