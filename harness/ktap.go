@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,20 +12,31 @@ import (
 // What a test prints, as the kernel's Documentation/dev-tools/ktap.rst has it.
 var (
 	ktapPlan   = regexp.MustCompile(`^1\.\.(\d+)(?:\s|$)`)
-	ktapResult = regexp.MustCompile(`^(not )?ok\b *(\d*) *(?:- )?(.*)$`)
-	// ktapDirective is at the end of a result line, behind a space: a name may
-	// have a # in it.
+	ktapResult = regexp.MustCompile(`^(not )?ok\b *(\d*)(?: +(?:- )?(.*))?$`)
+	// ktapDirective is at the end of a result line: a name may have a # in it, but
+	// not behind a space.
 	ktapDirective = regexp.MustCompile(`\s# (SKIP|TODO|XFAIL)\b.*$`)
 )
 
-// ktap is what the result lines of a test say.
+// ktap is what the result lines of a program say. A line counts that has the number
+// which comes next and, where it is known which checks there are, the name of one of
+// those that are left. All others are output, as when a check runs what prints results
+// of its own.
 type ktap struct {
-	planned    int // checks; 0 without a plan
-	seen       int
-	passes     int
-	failed     []string // names
-	unreadable string   // the first line that breaks the order or the form
-	hasPlan    bool
+	due     []string // the names of the checks that have not ended, in order
+	named   bool     // due is known
+	planned int      // checks; 0 without a plan
+	hasPlan bool
+	seen    int
+	passes  int
+	failed  []string // names
+	stray   string   // the first line like a result that does not count
+	bailOut string   // the line in which the program gives up
+}
+
+// newKTAP is for a program that is to make these checks, nil if that isn't known.
+func newKTAP(checks []string) ktap {
+	return ktap{due: slices.Clone(checks), named: len(checks) > 0}
 }
 
 // check is the result of one check.
@@ -39,38 +51,27 @@ type check struct {
 // check tells their result.
 func (k *ktap) read(line string) *check {
 	if m := ktapPlan.FindStringSubmatch(line); m != nil && !k.hasPlan {
-		n, err := strconv.Atoi(m[1])
-		if err != nil {
-			k.complain(line)
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			k.hasPlan, k.planned = true, n
 		}
-		k.hasPlan, k.planned = true, n
 		return nil
 	}
-	if strings.HasPrefix(line, "Bail out!") {
-		k.complain(line)
+	if strings.HasPrefix(line, "Bail out!") && k.bailOut == "" {
+		k.bailOut = line
 		return nil
 	}
 	m := ktapResult.FindStringSubmatch(line)
 	if m == nil {
 		return nil
 	}
+	c, directive := parseResult(m)
+	if m[2] != strconv.Itoa(k.seen+1) || !k.isDue(c.name) {
+		if k.stray == "" {
+			k.stray = line
+		}
+		return nil
+	}
 	k.seen++
-	if m[2] != strconv.Itoa(k.seen) {
-		k.complain(line)
-	}
-	c := &check{name: m[3]}
-	directive := ""
-	if d := ktapDirective.FindStringSubmatchIndex(c.name); d != nil {
-		directive = c.name[d[2]:d[3]]
-		c.reason, c.name = strings.TrimLeft(c.name[d[3]:], ": "), c.name[:d[0]]
-	}
-	name, diagnosis, _ := strings.Cut(c.name, " # ")
-	if c.name = name; c.reason == "" {
-		c.reason = diagnosis
-	}
-	if c.name == "" {
-		c.name = strconv.Itoa(k.seen)
-	}
 	switch {
 	case directive == "SKIP":
 		c.verdict = Skipped
@@ -85,10 +86,37 @@ func (k *ktap) read(line string) *check {
 	return c
 }
 
-func (k *ktap) complain(line string) {
-	if k.unreadable == "" {
-		k.unreadable = line
+// isDue is whether the check with that name may be the next to end, which it is then.
+func (k *ktap) isDue(name string) bool {
+	if !k.named {
+		return true
 	}
+	i := slices.Index(k.due, name)
+	if i < 0 {
+		return false
+	}
+	k.due = slices.Delete(k.due, i, i+1)
+	return true
+}
+
+// short is whether checks of the plan are missing.
+func (k *ktap) short() bool { return k.hasPlan && k.seen < k.planned }
+
+// parseResult takes a result line apart, as ktapResult has matched it.
+func parseResult(m []string) (c *check, directive string) {
+	c = &check{name: " " + m[3]}
+	if d := ktapDirective.FindStringSubmatchIndex(c.name); d != nil {
+		directive = c.name[d[2]:d[3]]
+		c.reason, c.name = strings.TrimLeft(c.name[d[3]:], ": "), c.name[:d[0]]
+	}
+	name, diagnosis, _ := strings.Cut(c.name, " # ")
+	if c.name = strings.TrimSpace(name); c.reason == "" {
+		c.reason = diagnosis
+	}
+	if c.name == "" {
+		c.name = m[2]
+	}
+	return c, directive
 }
 
 // complete says what is wrong with the results of a test that ended well: its
@@ -97,14 +125,27 @@ func (k *ktap) complete() error {
 	switch {
 	case !k.hasPlan:
 		return errors.New("it ended well without a plan (\"1..N\") of its checks")
-	case k.unreadable != "":
-		return fmt.Errorf("it ended well, but its results are out of order: %q", k.unreadable)
+	case k.bailOut != "":
+		return fmt.Errorf("it ended well, but said %q", k.bailOut)
+	case k.seen != k.planned:
+		return fmt.Errorf("it ended well after %d of %d checks%s", k.seen, k.planned, k.why())
 	case len(k.failed) > 0:
 		return fmt.Errorf("it ended well, but failed: %s", strings.Join(k.failed, ", "))
-	case k.seen != k.planned:
-		return fmt.Errorf("it ended well after %d of %d checks", k.seen, k.planned)
 	}
 	return nil
+}
+
+// why says what may be the cause where results are missing.
+func (k *ktap) why() string {
+	switch {
+	case k.stray == "" || !k.short():
+		return ""
+	case !k.named:
+		return fmt.Sprintf("; %q was not result %d", k.stray, k.seen+1)
+	case len(k.due) == 0:
+		return ""
+	}
+	return fmt.Sprintf("; %q was not result %d, of check %s", k.stray, k.seen+1, k.due[0])
 }
 
 // passed is complete for a test that says that it passed.

@@ -51,7 +51,7 @@ type programRun struct {
 // time it took. alive is false when the guest can't be used again; left is then
 // what of the unit was not run.
 func (g *Guest) run(u unit, o *Options, done func(*Result)) (alive bool, left []unit) {
-	p := &programRun{guest: g, unit: u, done: done, report: o.Reporter, began: time.Now(), time: o.TestTime, bound: newBound(g, o.TestTime)}
+	p := &programRun{guest: g, unit: u, done: done, report: o.Reporter, began: time.Now(), time: o.TestTime, bound: newBound(g, o.TestTime), ktap: newKTAP(u.checks)}
 	defer func() { p.bound.stop() }()
 	p.report.Running(p.running())
 	if err := g.send("run "+u.command(), p.bound.late); err != nil {
@@ -91,22 +91,25 @@ func (p *programRun) running() string {
 // next is the result of the test that runs, without a verdict.
 func (p *programRun) next() *Result {
 	r := &Result{Program: p.unit.program}
-	if p.ktap.seen < len(p.unit.checks) {
-		r.Check = p.unit.checks[p.ktap.seen]
+	if len(p.ktap.due) > 0 {
+		r.Check = p.ktap.due[0]
 	}
 	return r
 }
 
 // left is what has not been run when the test that runs is the last.
-func (p *programRun) left() []unit {
-	next := p.ktap.seen + 1
+func (p *programRun) left() []unit { return p.behind(1) }
+
+// behind is what is left without the next so many tests.
+func (p *programRun) behind(n int) []unit {
+	done := p.ktap.seen + n
 	switch {
-	case len(p.unit.checks) > 0:
-		if next < len(p.unit.checks) {
-			return []unit{{program: p.unit.program, checks: slices.Clone(p.unit.checks[next:])}}
+	case p.ktap.named:
+		if len(p.ktap.due) > n {
+			return []unit{{program: p.unit.program, checks: slices.Clone(p.ktap.due[n:])}}
 		}
-	case p.ktap.hasPlan && next < p.ktap.planned && p.ktap.unreadable == "":
-		return []unit{{program: p.unit.program, done: next}}
+	case p.ktap.hasPlan && done < p.ktap.planned && p.ktap.bailOut == "":
+		return []unit{{program: p.unit.program, done: done}}
 	}
 	return nil
 }
@@ -134,7 +137,6 @@ func (p *programRun) line(text string) (alive bool, left []unit) {
 		}
 		return true, nil
 	}
-	rest := p.left()
 	c := p.ktap.read(text)
 	if c == nil {
 		return true, nil
@@ -150,7 +152,7 @@ func (p *programRun) line(text string) (alive bool, left []unit) {
 		r.Where, r.Reason = p.assertion(c.reason)
 	}
 	if !p.judged(r, true) {
-		return false, rest
+		return false, p.behind(0)
 	}
 	p.report.Running(p.running())
 	return true, nil
@@ -243,12 +245,14 @@ func (p *programRun) end(v Verdict, wrong error) (alive bool, left []unit) {
 		return true, nil // as its checks have it
 	case wrong != nil:
 		r.Verdict, r.Kind, r.Reason = Failed, KindCrash, wrong.Error()
-		if v != Failed {
-			r.Check = "" // it is the whole that is wrong
+		if v != Failed && !p.ktap.short() {
+			r.Check, rest = "", nil // it is the whole that is wrong
 		}
 		if where, why := p.assertion(" "); where != "" {
 			r.Where = where
 			r.Reason += ": " + why
+		} else if v == Failed && p.ktap.bailOut != "" {
+			r.Reason += ": " + p.ktap.bailOut
 		}
 	case p.ktap.seen > 0:
 		// Even so, a fault may be left, or the kernel have something to say.
@@ -260,9 +264,6 @@ func (p *programRun) end(v Verdict, wrong error) (alive bool, left []unit) {
 	default: // skipped as a whole
 		r.Check, rest = "", nil
 		r.Reason = lastWords(p.output)
-	}
-	if v != Failed {
-		rest = nil
 	}
 	return p.judged(r, true), rest
 }
@@ -279,8 +280,8 @@ func (p *programRun) lost(err error) (alive bool, left []unit) {
 	if errors.Is(err, errInterrupted) {
 		// That says nothing of the test: it was not run.
 		u := unit{program: p.unit.program, done: p.ktap.seen}
-		if len(p.unit.checks) > 0 {
-			u = unit{program: p.unit.program, checks: slices.Clone(p.unit.checks[min(p.ktap.seen, len(p.unit.checks)):])}
+		if p.ktap.named {
+			u = unit{program: p.unit.program, checks: slices.Clone(p.ktap.due)}
 		}
 		return false, []unit{u}
 	}

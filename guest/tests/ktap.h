@@ -17,8 +17,8 @@
  *		return ktap_run(checks, sizeof(checks) / sizeof(*checks), argc, argv);
  *	}
  *
- * The program's arguments name the checks to make; without any it makes all, and
- * with --list it lists them. The exit status is 0 only if a check passed and
+ * The program's arguments name the checks to make, in that order; without any it
+ * makes all, and with --list it lists them. The exit status is 0 only if a check passed and
  * none failed.
  */
 #ifndef FIFOVM_KTAP_H
@@ -179,20 +179,21 @@ static inline void ktap_judged(void)
 /* What makes a check, if it is to be made inside of something. */
 static int (*ktap_bracket)(const struct ktap_check *check);
 
-/* Whether the check is among those that the arguments name. */
-static inline bool ktap_wanted(const struct ktap_check *check, int argc, char **argv)
+/* The check with that name, NULL if there is none. */
+static inline const struct ktap_check *ktap_find(const struct ktap_check *checks, unsigned int n,
+						 const char *name)
 {
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], check->name))
-			return true;
+	for (unsigned int i = 0; i < n; i++) {
+		if (!strcmp(checks[i].name, name))
+			return &checks[i];
 	}
-	return argc < 2;
+	return NULL;
 }
 
 /* Runs the checks and returns the program's exit status. */
 static inline int ktap_run(const struct ktap_check *checks, unsigned int n, int argc, char **argv)
 {
-	unsigned int wanted = 0, number = 0, passed = 0, failed = 0;
+	unsigned int wanted = n, passed = 0, failed = 0;
 
 	/* Line by line, so that a crash doesn't take earlier results with it. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -201,27 +202,30 @@ static inline int ktap_run(const struct ktap_check *checks, unsigned int n, int 
 			printf("%s\n", checks[i].name);
 		return KTAP_EXIT_PASS;
 	}
-	for (unsigned int i = 0; i < n; i++)
-		wanted += ktap_wanted(&checks[i], argc, argv);
-	if (argc > 1 && wanted != (unsigned int)argc - 1) {
-		printf("Bail out! not all of the checks that are asked for are here\n");
-		return KTAP_EXIT_FAIL;
+	for (int i = 1; i < argc; i++) {
+		if (!ktap_find(checks, n, argv[i])) {
+			printf("Bail out! there is no check %s\n", argv[i]);
+			return KTAP_EXIT_FAIL;
+		}
 	}
+	if (argc > 1)
+		wanted = argc - 1;
 	printf("KTAP version 1\n1..%u\n", wanted);
-	for (unsigned int i = 0; i < n; i++) {
-		if (!ktap_wanted(&checks[i], argc, argv))
-			continue;
-		number++;
-		switch (ktap_bracket ? ktap_bracket(&checks[i]) : checks[i].run()) {
+	for (unsigned int number = 1; number <= wanted; number++) {
+		const struct ktap_check *c = &checks[number - 1];
+
+		if (argc > 1)
+			c = ktap_find(checks, n, argv[number]);
+		switch (ktap_bracket ? ktap_bracket(c) : c->run()) {
 		case KTAP_PASS:
-			printf("ok %u %s\n", number, checks[i].name);
+			printf("ok %u %s\n", number, c->name);
 			passed++;
 			break;
 		case KTAP_SKIP:
-			printf("ok %u %s # SKIP\n", number, checks[i].name);
+			printf("ok %u %s # SKIP\n", number, c->name);
 			break;
 		default:
-			printf("not ok %u %s\n", number, checks[i].name);
+			printf("not ok %u %s\n", number, c->name);
 			failed++;
 		}
 		ktap_judged();
