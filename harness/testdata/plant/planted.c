@@ -5,8 +5,10 @@
  */
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "ktap.h"
 
@@ -83,6 +85,45 @@ static int no_fault(void)
 	return ktap_host(NULL, 0, "fault edu0/device:reset@1000000 on event") ? KTAP_FAIL : KTAP_PASS;
 }
 
+/*
+ * Two processes count without a lock: whether a count is lost, and when, is decided
+ * by how the CPUs take turns.
+ */
+static int race(void)
+{
+	enum { COUNTS = 100, WINDOW = 10, GAP = 1000 };
+	volatile struct {
+		int ready[2], sum;
+	} *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int me = 0, sum;
+	pid_t pid;
+
+	if (shared == MAP_FAILED)
+		return ktap_fail("mmap: %s", strerror(errno));
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		return ktap_fail("fork: %s", strerror(errno));
+	me = !pid;
+	shared->ready[me] = 1;
+	while (!shared->ready[!me])
+		;
+	for (int i = 0; i < COUNTS; i++) {
+		sum = shared->sum;
+		for (volatile int n = 0; n < WINDOW; n++)
+			;
+		shared->sum = sum + 1;
+		for (volatile int n = 0; n < GAP; n++)
+			;
+	}
+	if (!pid)
+		_exit(0);
+	if (waitpid(pid, NULL, 0) != pid)
+		return ktap_fail("waitpid: %s", strerror(errno));
+	sum = shared->sum;
+	return sum == 2 * COUNTS ? KTAP_PASS : ktap_fail("%d counts of %d", sum, 2 * COUNTS);
+}
+
 /* Has the module go wrong. */
 static int plant(const char *word)
 {
@@ -128,6 +169,7 @@ int main(int argc, char **argv)
 		{ "reset", reset },
 		{ "silence", silence },
 		{ "no_fault", no_fault },
+		{ "race", race },
 		{ "oops", oops },
 		{ "warn", warn },
 		{ "panic", panic },
