@@ -259,7 +259,13 @@ func (g *Guest) checks(program string, answerTime time.Duration) (names []string
 			return nil
 		}
 		name, own := strings.CutPrefix(line, "  ")
+		ask, asked := strings.CutPrefix(name, asks)
 		switch {
+		case own && asked: // one that looks around before
+			if g.send(answers+g.answer(ask), late.late) != nil {
+				return nil
+			}
+		case own && strings.HasPrefix(name, "# "):
 		case own:
 			lists = lists && checkName.MatchString(name)
 			names = append(names, name)

@@ -349,6 +349,8 @@ func testVerdicts(t *testing.T, newFrom func(vmm.Config, *vmm.Base, ...func(*vmm
 			want: []string{"passed bad/a", "passed bad/b", "failed bad: test crashed: it ended well after 2 of 3 checks", passes}, oneGuest: true},
 		{name: "leaves in the midst", script: "echo 1..3; echo ok 1 a",
 			want: []string{"passed bad/a", "failed bad: test crashed: it ended well after 1 of 3 checks", "not run bad: the checks behind", passes}, oneGuest: true},
+		{name: "asks its host before it lists", script: `echo "# host: x"; read x; if grep -q list /proc/$$/cmdline; then echo one; echo two; elif grep -q two /proc/$$/cmdline; then echo 1..1; echo ok 1 two; else echo 1..2; exit 7; fi`,
+			want: []string{"failed bad", "passed bad/two", passes}, oneGuest: true}, // "bad/one", where it has been asked before
 		{name: "prints results of its own", script: "echo 1..2; echo not ok 7 x; echo ok 1 a; echo ok; echo not ok 1 a; echo ok 2 b",
 			want: []string{"passed bad/a", "passed bad/b", passes}, oneGuest: true},
 		{name: "skips", script: "echo 1..2; echo ok 1 a; echo '# no card'; echo 'ok 2 b # SKIP'", want: []string{"passed bad/a", "skipped bad/b: no card", passes}, oneGuest: true},
