@@ -104,8 +104,10 @@ func TestPlanted(t *testing.T) {
 		{check: "skip", want: []string{`^skipped planted/skip: no such card$`}},
 		{check: "hang", want: []string{`^failed planted/hang: hang in the test: no result after 40s of the guest's time; it could be killed$`}},
 		{check: "busy", want: []string{`^failed planted/busy: hang in the test: no result after 2s; it could be killed$`}},
+		{check: "leave", want: []string{`^failed planted/leave: test crashed: it ended well after 1 of 3 checks$`}},
 		{check: "leave_badly", want: []string{`^failed planted/leave_badly: test crashed: exit status 7$`}},
 		{check: "crash", want: []string{`^failed planted/crash: test crashed: killed by signal 11 \(Segmentation fault\)$`}},
+		{check: "nonsense", want: []string{`^passed planted/nonsense$`}},
 		{check: "power_off", want: []string{`^failed planted/power_off: guest ended early: the guest ended by power off$`}},
 		{check: "reset", want: []string{`^failed planted/reset: guest ended early: the guest ended by reset$`}},
 		{check: "silence", splat: "CPU 0", want: []string{`^failed planted/silence: guest silent: no result after 40s of the guest's time; the guest's agent does not answer`}},
@@ -122,6 +124,7 @@ func TestPlanted(t *testing.T) {
 	}{
 		{"forget_reference", `module plant, which can't be unloaded: it is still in use`},
 		{"forget_pin", `1 pinned pages`},
+		{"forget_both", `module plant, which can't be unloaded: it is still in use; 1 pinned pages`},
 	} {
 		t.Run(test.check, func(t *testing.T) { p.leak(t, "2s", test.check, test.reason) })
 	}
@@ -149,7 +152,15 @@ func TestPlantedDebug(t *testing.T) {
 		{check: "use_after_free", splat: "plant_use_after_free", want: []string{`^failed planted/use_after_free: kernel report: .*KASAN: slab-use-after-free in plant_use_after_free`}},
 		{check: "inversion", splat: "plant_inversion", want: []string{`^failed planted/inversion: kernel report: .*lockdep: possible circular locking dependency`}},
 	})
-	t.Run("forget_memory", func(t *testing.T) { p.leak(t, "2m", "forget_memory", `kmemleak: `) })
+	t.Run("forget_memory", func(t *testing.T) {
+		place := fmt.Sprintf(`plant_forget_memory, plant\.c:%d `, lineOf(t, "plant.c", "kmalloc(4000, "))
+		p.leak(t, "2m", "forget_memory", `kmemleak: an object of 4096 bytes, by `+place)
+	})
+	t.Run("forget_mapping", func(t *testing.T) {
+		status, output, results := p.run(t, p.args("", "2m", "planted/forget_mapping")...)
+		compare(t, status, output, results, 1, `^passed planted/forget_mapping$`,
+			`^failed guest/shutdown: kernel report: the kernel's log says: DMA-API: .* device driver has pending DMA allocations while released from device \[count=1\], mapped by plant_forget_mapping, plant\.c:`)
+	})
 }
 
 // judge runs each of the checks between two that pass.
@@ -162,7 +173,7 @@ func (p *planted) judge(t *testing.T, timeout string, verdicts []verdict) {
 				want = append(want, strings.ReplaceAll(w, "LINE", fmt.Sprint(lineOf(t, "planted.c", "two and two"))))
 			}
 			wantStatus := 1
-			if strings.HasPrefix(v.want[0], "^skipped") {
+			if !strings.HasPrefix(v.want[0], "^failed") {
 				wantStatus = 0
 			}
 			compare(t, status, output, results, wantStatus, append(want, `^passed planted/last$`)...)

@@ -36,10 +36,12 @@
 #define CHANNEL		"/dev/ttyS1"
 #define MODULE		"fifo_aio"
 #define MODULE_LIST	"/lib/modules/fifovm.list"
+#define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 #define MAX_MODULES	16
 #define MAX_LINE	8192
 #define MAX_ARGS	256
 #define MAX_LEFT	64	/* reads; a pipe holds less */
+#define MAX_TOLD	20	/* lost objects that the console tells of */
 #define EXIT_SKIP	4	/* as in the kernel's selftests */
 
 struct test {
@@ -286,29 +288,110 @@ static long long vmstat(const char *name)
 	return found;
 }
 
-/* Tells what kmemleak has found, where the kernel has it. */
+/* What the modules have, by address, to name their functions when they are gone. */
+static struct symbol {
+	unsigned long addr;
+	char name[96], module[64];
+} *symbols;
+static int n_symbols;
+
+static int by_address(const void *a, const void *b)
+{
+	const struct symbol *x = a, *y = b;
+
+	return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+/* Reads them, which takes a while: the kernel's come first. */
+static void read_symbols(void)
+{
+	FILE *f = fopen("/proc/kallsyms", "re");
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		struct symbol s, *more;
+
+		if (!strchr(line, '[') ||
+		    sscanf(line, "%lx %*c %95s [%63[^]]]", &s.addr, s.name, s.module) != 3)
+			continue;
+		more = realloc(symbols, (n_symbols + 1) * sizeof(*symbols));
+		if (!more)
+			break;
+		symbols = more;
+		symbols[n_symbols++] = s;
+	}
+	if (f)
+		fclose(f);
+	qsort(symbols, n_symbols, sizeof(*symbols), by_address);
+}
+
+/* The function of a module at an address, as the kernel writes it; false if it is in none. */
+static bool function_at(unsigned long addr, char *text, size_t size)
+{
+	int i = n_symbols - 1, next;
+
+	while (i >= 0 && symbols[i].addr > addr)
+		i--;
+	for (next = i + 1; i >= 0 && next < n_symbols; next++) {
+		if (symbols[next].addr > symbols[i].addr)
+			break;
+	}
+	if (i < 0 || next >= n_symbols || strcmp(symbols[i].module, symbols[next].module))
+		return false;
+	snprintf(text, size, "%s+0x%lx/0x%lx [%s]", symbols[i].name, addr - symbols[i].addr,
+		 symbols[next].addr - symbols[i].addr, symbols[i].module);
+	return true;
+}
+
+/*
+ * Tells what kmemleak has found, and to the console more of it. The modules are
+ * gone: the kernel does not name what they had.
+ */
 static void tell_leaks(void)
 {
-	int fd = open("/sys/kernel/debug/kmemleak", O_RDWR | O_CLOEXEC);
-	char buf[4096], *line;
-	ssize_t n;
+	char line[256], function[256], where[272] = "";
+	int fd = open(KMEMLEAK, O_WRONLY | O_CLOEXEC), objects = 0;
+	unsigned long addr, size = 0;
+	FILE *f;
 
 	if (fd < 0)
 		return;
-	/* It does not tell of what is younger than 5 s; what the first scan finds may be an error of its own. */
+	/*
+	 * It does not tell of what is younger than 5 s; what the first scan finds
+	 * may be an error of its own.
+	 */
 	sleep(6);
 	for (int i = 0; i < 2; i++) {
 		if (write(fd, "scan", 4) != 4)
 			break;
 	}
-	n = read(fd, buf, sizeof(buf) - 1);
 	close(fd);
-	if (n <= 0)
-		return;
-	buf[n] = 0;
-	fputs(buf, stderr); /* the console: all of it */
-	line = strtok(buf, "\n");
-	send_line("error: left behind: kmemleak: %s", line ? line : "memory");
+	f = fopen(KMEMLEAK, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		bool frame = false;
+
+		if (!strncmp(line, "unreferenced object ", 20) && !objects++)
+			sscanf(line, "%*s %*s %*s (size %lu)", &size);
+		/* A frame without a name; in 6.1 behind its address, which is hashed. */
+		if (sscanf(line, " 0x%lx", &addr) == 1 ||
+		    sscanf(line, " [<%*x>] 0x%lx", &addr) == 1)
+			frame = function_at(addr, function, sizeof(function));
+		if (frame && objects == 1 && !*where)
+			snprintf(where, sizeof(where), ", by %s", function);
+		if (objects > MAX_TOLD)
+			continue;
+		if (frame)
+			fprintf(stderr, "    %s\n", function);
+		else
+			fputs(line, stderr);
+	}
+	if (f)
+		fclose(f);
+	if (objects == 1)
+		send_line("error: left behind: kmemleak: an object of %lu bytes%s", size, where);
+	else if (objects)
+		send_line("error: left behind: kmemleak: %d objects, the first of %lu bytes%s",
+			  objects, size, where);
 }
 
 /* Unloads what we have loaded, and tells of what is there still though nobody uses it. */
@@ -317,6 +400,8 @@ static void leave(void)
 	long long pins;
 	int fd;
 
+	if (loaded.n && !access(KMEMLEAK, F_OK))
+		read_symbols();
 	for (int i = loaded.n; i--;) {
 		if (syscall(SYS_delete_module, loaded.names[i], O_NONBLOCK) && errno != ENOENT)
 			send_line("error: left behind: module %s, which can't be unloaded: %s", loaded.names[i],

@@ -10,7 +10,7 @@ import (
 
 // Decoder completes the results of tests during which the kernel complained: the
 // reason names function, file and line, and of what the kernel printed the reports
-// are left. In a Tee it is the first.
+// are left. Of a leak, the reason has file and line as well. In a Tee it is the first.
 type Decoder struct {
 	symbols *splat.Symbols
 }
@@ -26,8 +26,12 @@ func (*Decoder) Running(string) {}
 
 // Done completes a result.
 func (d *Decoder) Done(r *harness.Result) {
+	if r.Verdict != harness.Failed {
+		return
+	}
+	defer func() { r.Reason = d.symbols.Sites(r.Reason) }() // what is left of them
 	reports := splat.Find(r.Splat)
-	if r.Verdict != harness.Failed || len(reports) == 0 {
+	if len(reports) == 0 {
 		return
 	}
 	reason := reports[0].Reason(d.symbols)

@@ -36,6 +36,11 @@ func TestDecoder(t *testing.T) {
 			t.Errorf("%d lines more", diff)
 		}
 	}
+	// Of a leak there is no report, but a place.
+	leak := &harness.Result{Verdict: harness.Failed, Kind: harness.KindLeak, Reason: "left behind: kmemleak: an object of 8 bytes, by fifo_open+0x1/0x20 [fifo_aio] (it ran fifo_io)"}
+	if d.Done(leak); leak.Reason != "left behind: kmemleak: an object of 8 bytes, by fifo_open [fifo_aio] (it ran fifo_io)" {
+		t.Errorf("reason %q", leak.Reason)
+	}
 	// What is no report stays as it is.
 	r := &harness.Result{Verdict: harness.Failed, Kind: harness.KindKernel, Reason: "x", Splat: []string{after}}
 	if d.Done(r); len(r.Splat) != 1 || r.Reason != "x" {

@@ -190,6 +190,12 @@ func (s *Symbols) site(t string) string {
 	return site
 }
 
+// Sites replaces each address of code in a line by its function and place, as
+// reasons have them.
+func (s *Symbols) Sites(line string) string {
+	return reference.ReplaceAllStringFunc(line, s.site)
+}
+
 // short leaves out of a file's name the folders of the kernel and of the modules.
 func (s *Symbols) short(file string) string {
 	if s == nil {

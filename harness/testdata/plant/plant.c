@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A module that goes wrong on request, to show what the harness makes of it: a
- * word written to debugfs's plant/do, or a parameter, says how. The test is
+ * word written to debugfs's plant/do, or a parameter, says how. It is the driver
+ * of the device edu as well, with which it does nothing good. The test is
  * planted.c, the judge of the judgement planted_test.go.
  */
 #include <linux/debugfs.h>
+#include <linux/dma-mapping.h>
 #include <linux/irqflags.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/pci.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -19,6 +22,8 @@ module_param(init_fails, bool, 0444);
 MODULE_PARM_DESC(init_fails, "do not load");
 
 static struct dentry *plant_folder;
+static struct pci_dev *plant_card;
+static void *plant_buffer;
 static int *plant_nowhere;
 static DECLARE_WAIT_QUEUE_HEAD(plant_wait);
 static DEFINE_MUTEX(plant_first);
@@ -106,6 +111,21 @@ static noinline void plant_forget_pin(unsigned long user)
 		pr_err("plant: no page to pin\n");
 }
 
+/* The DMA API's debugging knows. */
+static noinline void plant_forget_mapping(unsigned long user)
+{
+	dma_addr_t addr;
+
+	if (!plant_card || plant_buffer)
+		return;
+	plant_buffer = kzalloc(PAGE_SIZE, GFP_KERNEL);
+	if (!plant_buffer)
+		return;
+	addr = dma_map_single(&plant_card->dev, plant_buffer, PAGE_SIZE, DMA_FROM_DEVICE);
+	if (dma_mapping_error(&plant_card->dev, addr))
+		pr_err("plant: no mapping\n");
+}
+
 static const struct {
 	const char *word;
 	void (*wrong)(unsigned long user);
@@ -121,6 +141,7 @@ static const struct {
 	{ "forget_memory", plant_forget_memory },
 	{ "forget_reference", plant_forget_reference },
 	{ "forget_pin", plant_forget_pin },
+	{ "forget_mapping", plant_forget_mapping },
 };
 
 static ssize_t plant_write(struct file *file, const char __user *buf, size_t len, loff_t *pos)
@@ -146,10 +167,42 @@ static const struct file_operations plant_operations = {
 	.write = plant_write,
 };
 
+static int plant_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	int err = pcim_enable_device(pdev);
+
+	if (!err)
+		plant_card = pdev;
+	return err;
+}
+
+static void plant_remove(struct pci_dev *pdev)
+{
+	plant_card = NULL;
+}
+
+static const struct pci_device_id plant_ids[] = {
+	{ PCI_DEVICE(0x1234, 0x11e8) }, /* edu */
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, plant_ids);
+
+static struct pci_driver plant_driver = {
+	.name = "plant",
+	.id_table = plant_ids,
+	.probe = plant_probe,
+	.remove = plant_remove,
+};
+
 static int __init plant_init(void)
 {
+	int err;
+
 	if (init_fails)
 		return -ENODEV;
+	err = pci_register_driver(&plant_driver);
+	if (err)
+		return err;
 	plant_folder = debugfs_create_dir("plant", NULL);
 	debugfs_create_file("do", 0200, plant_folder, NULL, &plant_operations);
 	return 0;
@@ -159,6 +212,8 @@ module_init(plant_init);
 static void __exit plant_exit(void)
 {
 	debugfs_remove(plant_folder);
+	pci_unregister_driver(&plant_driver);
+	kfree(plant_buffer);
 }
 module_exit(plant_exit);
 

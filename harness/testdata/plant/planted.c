@@ -152,6 +152,13 @@ PLANT(sleep_in_kernel)
 PLANT(forget_memory)
 PLANT(forget_reference)
 PLANT(forget_pin)
+PLANT(forget_mapping)
+
+/* Two at once. */
+static int forget_both(void)
+{
+	return plant("forget_reference") || plant("forget_pin");
+}
 
 int main(int argc, char **argv)
 {
@@ -181,6 +188,8 @@ int main(int argc, char **argv)
 		{ "forget_memory", forget_memory },
 		{ "forget_reference", forget_reference },
 		{ "forget_pin", forget_pin },
+		{ "forget_mapping", forget_mapping },
+		{ "forget_both", forget_both },
 		{ "last", passes },
 	};
 
