@@ -122,24 +122,74 @@ func TestTestInterrupted(t *testing.T) {
 			if !strings.Contains(out.all.String(), "1 passed, 1 failed, 0 skipped, 2 not run") {
 				t.Errorf("no report of what was done:\n%s", &out.all)
 			}
-			var report struct {
-				Results []struct{ Program, Verdict, Reason string }
-			}
-			readFile(t, filepath.Join(dir, "j.json"), func(b []byte) error { return json.Unmarshal(b, &report) })
-			got := ""
-			for _, r := range report.Results {
-				got += r.Program + " " + r.Verdict + ", "
-			}
-			if want := "good passed, bad failed, endless not run, good not run, "; got != want {
-				t.Errorf("reported are %s want %s", got, want)
-			}
-			var doc struct {
-				XMLName xml.Name `xml:"testsuites"`
-			}
-			readFile(t, filepath.Join(dir, "j.xml"), func(b []byte) error { return xml.Unmarshal(b, &doc) })
+			checkReports(t, dir, "good passed, bad failed, endless not run, good not run, ")
 			if _, err := os.Stat(filepath.Join(dir, "artifacts", "bad-it", "result.json")); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// checkReports reads j.json and j.xml in a folder.
+func checkReports(t *testing.T, dir, want string) {
+	t.Helper()
+	var report struct {
+		Results []struct{ Program, Verdict, Reason string }
+	}
+	readFile(t, filepath.Join(dir, "j.json"), func(b []byte) error { return json.Unmarshal(b, &report) })
+	got := ""
+	for _, r := range report.Results {
+		got += r.Program + " " + r.Verdict + ", "
+	}
+	if got != want {
+		t.Errorf("reported are %s want %s", got, want)
+	}
+	var doc struct {
+		XMLName xml.Name `xml:"testsuites"`
+	}
+	readFile(t, filepath.Join(dir, "j.xml"), func(b []byte) error { return xml.Unmarshal(b, &doc) })
+}
+
+// TestTestInterruptedByKey presses Ctrl-C at a terminal, as a person does who has
+// started the tests from a shell: in the midst of a test, and of a boot.
+func TestTestInterruptedByKey(t *testing.T) {
+	kernel, image := interruptedImage(t)
+	for _, test := range []struct {
+		name          string
+		args          []string
+		when          []string // these were shown
+		summary, want string
+	}{
+		{"test", []string{"-v"}, []string{"it has begun"}, "1 passed, 1 failed, 0 skipped, 2 not run", "good passed, bad failed, endless not run, good not run, "},
+		{"test beside its progress line", []string{"-j", "1"}, []string{"passed   good/it", "FAILED   bad/it", "2/4, 1 FAILED  endless"}, "1 passed, 1 failed, 0 skipped, 2 not run", "good passed, bad failed, endless not run, good not run, "},
+		{"boot", []string{"-v"}, []string{"Linux version"}, "0 passed, 0 failed, 0 skipped, 4 not run", "good not run, bad not run, endless not run, good not run, "},
+		{"boot without a base", []string{"-v", "--no-snapshot"}, []string{"Linux version"}, "0 passed, 0 failed, 0 skipped, 4 not run", "good not run, bad not run, endless not run, good not run, "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			// The shell says how it ended, and keeps the terminal until that was read.
+			c := exec.Command("sh", "-c", `trap : INT; "$@"; echo "status $?"; read line`, "sh", program, "test", "-e", "soft", "-k", kernel, "-i", image, "--device", "edu",
+				"--junit", filepath.Join(dir, "j.xml"), "--json", filepath.Join(dir, "j.json"), "--artifacts", filepath.Join(dir, "artifacts"))
+			c.Args = append(append(c.Args, test.args...), "good", "bad", "endless", "good/again")
+			c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+			s := startProcess(t, c)
+			for _, text := range test.when {
+				s.next(text)
+			}
+			s.send("\x03")
+			s.next(test.summary)
+			s.next("fifovm: stopped by interrupt\r\n")
+			s.next("status 130\r\n")
+			s.restored()
+			s.send("\r")
+			<-s.ended
+			if err := syscall.Kill(-c.Process.Pid, 0); err == nil {
+				t.Error("a process is left")
+			}
+			if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
+				t.Errorf("these files are left: %v, %v", left, err)
+			}
+			checkReports(t, dir, test.want)
 		})
 	}
 }

@@ -43,13 +43,22 @@ func start(t *testing.T, engine, script string, args ...string) *session {
 // startProgram runs any command of a fifovm so.
 func startProgram(t *testing.T, program string, args ...string) *session {
 	t.Helper()
+	return startProcess(t, exec.Command(program, args...))
+}
+
+// startProcess runs a process so.
+func startProcess(t *testing.T, c *exec.Cmd) *session {
+	t.Helper()
 	user, tty, err := pty.Open()
 	if err != nil {
 		t.Skip(err)
 	}
 	s := &session{t: t, user: user, tty: tty, ended: make(chan struct{}), changed: make(chan struct{}, 1)}
 	s.before = s.state()
-	s.process = exec.Command(program, args...)
+	s.process = c
+	if err := pty.Setsize(tty, &pty.Winsize{Rows: 40, Cols: 120}); err != nil {
+		t.Fatal(err)
+	}
 	s.process.Stdin, s.process.Stdout, s.process.Stderr = tty, tty, tty
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)
