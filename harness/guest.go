@@ -57,6 +57,8 @@ const (
 	// maxAnswer is how many bytes of an answer there are at most: the agent takes
 	// no longer line.
 	maxAnswer = 900
+	// listTime bounds a program's answer to --list.
+	listTime = 10 * time.Second
 	// linesAhead is how many lines of the agent may wait to be read; then the
 	// guest waits.
 	linesAhead = 1024
@@ -246,8 +248,9 @@ var checkName = regexp.MustCompile(`^[A-Za-z0-9_.+-]+$`)
 
 // checks asks a program which checks it has, with the argument --list. One that
 // does not answer with names, one in a line, does not tell checks apart: nil.
-func (g *Guest) checks(program string, answerTime time.Duration) (names []string) {
-	late := newBound(g, answerTime)
+// One that does its work instead is killed when it takes long.
+func (g *Guest) checks(program string) (names []string) {
+	late := newBound(g, listTime)
 	defer late.stop()
 	if g.send("run "+program+" --list", late.late) != nil {
 		return nil // the run will tell
@@ -255,6 +258,9 @@ func (g *Guest) checks(program string, answerTime time.Duration) (names []string
 	lists := true
 	for {
 		line, err := g.next(late.late)
+		if errors.Is(err, errLate) {
+			g.killed()
+		}
 		if err != nil {
 			return nil
 		}
@@ -275,6 +281,20 @@ func (g *Guest) checks(program string, answerTime time.Duration) (names []string
 			return nil
 		}
 	}
+}
+
+// killed has the agent kill the program that runs, and tells whether it has.
+func (g *Guest) killed() bool {
+	late := newBound(g, graceTime)
+	defer late.stop()
+	err := g.send("kill", late.late)
+	for err == nil {
+		var line string
+		if line, err = g.next(late.late); strings.HasPrefix(line, "not ok 1 ") || strings.HasPrefix(line, "ok 1 ") {
+			return true
+		}
+	}
+	return false
 }
 
 // answer has the host do what a test asks for. It gives the line for the test.

@@ -319,7 +319,7 @@ func List(ctx context.Context, o Options) (names []string, err error) {
 	}
 	for _, u := range queue {
 		if len(u.checks) == 0 {
-			u.checks = w.guest.checks(u.program, o.AnswerTime)
+			u.checks = w.guest.checks(u.program)
 		}
 		if len(u.checks) == 0 {
 			names = append(names, u.program)

@@ -33,7 +33,7 @@ func (w *worker) work(ctx context.Context) error {
 		}
 		if u.done > 0 {
 			// Which are left, is asked only now: nobody wanted to know before.
-			checks := w.guest.checks(u.program, w.o.AnswerTime)
+			checks := w.guest.checks(u.program)
 			if len(checks) <= u.done {
 				w.done(&Result{Program: u.program, Verdict: NotRun, Reason: "the checks behind the one that failed: it does not list them"}, u.order)
 			} else {
@@ -226,7 +226,7 @@ func (w *worker) chosen(queue []unit) ([]unit, error) {
 	for _, u := range queue {
 		named := len(u.checks) > 0
 		if !named {
-			u.checks, u.whole = w.guest.checks(u.program, w.o.AnswerTime), true
+			u.checks, u.whole = w.guest.checks(u.program), true
 		}
 		if len(u.checks) == 0 && w.wanted(u.program) {
 			chosen = append(chosen, u)
