@@ -3,6 +3,7 @@ package harness
 import (
 	"bytes"
 	"io"
+	"regexp"
 	"sync"
 )
 
@@ -20,10 +21,13 @@ type Console struct {
 	returned  bool     // a carriage return is the last that came
 	tail      []string // the last lines that are
 	panic     string
-	ended     bool          // the last line of a panic was seen
-	complaint string        // the first line in which the kernel complained
-	splat     []string      // what it printed from there on, or from a little before
-	answered  chan struct{} // closed when the kernel has obeyed a SysRq key
+	ended     bool           // the last line of a panic was seen
+	complaint string         // the first line in which the kernel complained
+	splat     []string       // what it printed from there on, or from a little before
+	awaited   *regexp.Regexp // what a line is waited for to have; nil: nothing
+	came      chan struct{}  // closed when there was one
+	recording bool
+	record    []string // the lines since recording began
 }
 
 const (
@@ -46,7 +50,6 @@ var (
 
 var (
 	cutHere = []byte("[ cut here ]") // above a WARN, which says nothing else that is its own
-	sysRq   = []byte("sysrq: ")      // drivers/tty/sysrq.c, before it obeys a key
 )
 
 // Write takes what the guest prints.
@@ -117,9 +120,12 @@ func (c *Console) keep() {
 		}
 		c.splat = append(c.splat, string(c.line))
 	}
-	if c.answered != nil && bytes.Contains(c.line, sysRq) {
-		close(c.answered)
-		c.answered = nil
+	if c.recording && len(c.record) < splatLines {
+		c.record = append(c.record, string(c.line))
+	}
+	if c.awaited != nil && c.awaited.Match(c.line) {
+		close(c.came)
+		c.awaited = nil
 	}
 	if len(c.tail) == tailLines {
 		c.tail = append(c.tail[:0], c.tail[1:]...)
@@ -136,13 +142,28 @@ func (c *Console) Splat() []string {
 	return append([]string(nil), c.splat...)
 }
 
-// sysRqAnswer gives a channel that is closed when the kernel obeys the next SysRq
-// key.
-func (c *Console) sysRqAnswer() <-chan struct{} {
+// await gives a channel that is closed when the guest prints the next line that
+// matches.
+func (c *Console) await(line *regexp.Regexp) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answered = make(chan struct{})
-	return c.answered
+	c.awaited, c.came = line, make(chan struct{})
+	return c.came
+}
+
+// startRecord begins to record what is printed, splatLines lines at most.
+func (c *Console) startRecord() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recording, c.record = true, nil
+}
+
+// endRecord gives what was recorded.
+func (c *Console) endRecord() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recording = false
+	return c.record
 }
 
 // Panic is the reason of the kernel's panic, empty if there was none.

@@ -85,6 +85,7 @@ func (p *planted) run(t *testing.T, args ...string) (status int, output string, 
 // A verdict is what is expected of a check that goes wrong.
 type verdict struct {
 	check string
+	args  []string // more of fifovm's
 	// want are regular expressions for the results as lines, between those of the
 	// checks before and behind, which pass.
 	want []string
@@ -110,14 +111,15 @@ func TestPlanted(t *testing.T) {
 		{check: "nonsense", want: []string{`^passed planted/nonsense$`}},
 		{check: "power_off", want: []string{`^failed planted/power_off: guest ended early: the guest ended by power off$`}},
 		{check: "reset", want: []string{`^failed planted/reset: guest ended early: the guest ended by reset$`}},
-		{check: "silence", splat: "CPU 0", want: []string{`^failed planted/silence: guest silent: no result after 40s of the guest's time; the guest's agent does not answer`}},
+		{check: "silence", splat: "NMI backtrace for cpu 0", want: []string{`^failed planted/silence: guest silent: no result after 40s of the guest's time; the guest's agent does not answer; the kernel answers SysRq$`}},
 		{check: "no_fault", want: []string{`^failed planted/no_fault: fault never fired: .*edu0/device:reset@1000000 on event never fired$`}},
 		{check: "oops", splat: "plant_oops", want: []string{`^failed planted/oops: kernel report: .*NULL pointer dereference.* in plant_oops, plant\.c:.*killed by signal 9`}},
 		{check: "warn", splat: "plant_warn", place: "WARN_ON", want: []string{`^failed planted/warn: kernel report: .*WARNING in plant_warn, plant\.c:`}},
 		{check: "panic", want: []string{`^failed planted/panic: kernel panic: kernel panic: planted$`}},
-		{check: "spin", splat: "CPU 0", want: []string{`^failed planted/spin: hang in the kernel: no result after 2s; the guest is busy`}},
-		{check: "spin_irqs_off", splat: "CPU 0", want: []string{`^failed planted/spin_irqs_off: hang in the kernel: no result after 2s; the guest is busy`}},
-		{check: "sleep_in_kernel", splat: "plant_sleep", want: []string{`^failed planted/sleep_in_kernel: hang in the kernel: .*it can't be killed: it is stuck in the kernel, in plant_sleep \[plant\]$`}},
+		{check: "spin", splat: "RIP: 0010:plant_spin+", want: []string{`^failed planted/spin: hang in the kernel: no result after 2s; the guest is busy, its agent does not answer; the kernel answers SysRq: a CPU is in plant_spin, plant\.c:\d+$`}},
+		{check: "spin", args: []string{"--cpus", "2"}, splat: "RIP: 0010:plant_spin+", want: []string{`^failed planted/spin: hang in the kernel: no result after 2s; it can't be killed: it is stuck in the kernel, in plant_spin, plant\.c:\d+$`}},
+		{check: "spin_irqs_off", splat: "CPU 0 is in the kernel", want: []string{`^failed planted/spin_irqs_off: hang in the kernel: no result after 2s; the guest is busy, its agent does not answer, and the kernel no SysRq key$`}},
+		{check: "sleep_in_kernel", splat: "plant_sleep", want: []string{`^failed planted/sleep_in_kernel: hang in the kernel: .*it can't be killed: it is stuck in the kernel, in plant_sleep, plant\.c:\d+$`}},
 	})
 	for _, test := range []struct {
 		check, reason string
@@ -166,8 +168,8 @@ func TestPlantedDebug(t *testing.T) {
 // judge runs each of the checks between two that pass.
 func (p *planted) judge(t *testing.T, timeout string, verdicts []verdict) {
 	for _, v := range verdicts {
-		t.Run(v.check, func(t *testing.T) {
-			status, output, results := p.run(t, p.args("", timeout, "planted/first/"+v.check+"/last")...)
+		t.Run(strings.Join(append([]string{v.check}, v.args...), " "), func(t *testing.T) {
+			status, output, results := p.run(t, p.args("", timeout, append(v.args, "planted/first/"+v.check+"/last")...)...)
 			want := []string{`^passed planted/first$`}
 			for _, w := range v.want {
 				want = append(want, strings.ReplaceAll(w, "LINE", fmt.Sprint(lineOf(t, "planted.c", "two and two"))))

@@ -324,13 +324,20 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason str
 	}
 	if agent {
 		reason = why + "; it can't be killed: it is stuck in the kernel"
-		if in := stuckIn(said); in != "" {
+		in := stuckIn(said)
+		if !strings.HasSuffix(in, "]") {
+			// It may be on a CPU: then it has no stack for others to see.
+			told, _ := g.askKernel()
+			if at := interruptedIn(told); at != "" {
+				in, said = at, append(said, told...)
+			}
+		}
+		if in != "" {
 			reason += ", in " + in
 		}
 		return KindHangKernel, reason, said
 	}
-	// What the kernel says of its tasks and CPUs is on the console.
-	answered := g.sysRq("w") && g.sysRq("l")
+	told, answered := g.askKernel()
 	sysRq := ", and the kernel no SysRq key"
 	if answered {
 		sysRq = "; the kernel answers SysRq"
@@ -339,21 +346,40 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason str
 	if known && idle || !known && !answered {
 		kind, reason = KindSilent, why+"; the guest's agent does not answer"+sysRq
 	}
-	return kind, reason, append(said, g.whereabouts()...)
+	if !answered {
+		return kind, reason, append(said, g.whereabouts()...)
+	}
+	if in := interruptedIn(told); in != "" && kind == KindHangKernel {
+		reason += ": a CPU is in " + in
+	}
+	return kind, reason, append(said, told...)
+}
+
+// instruction is where in a module the kernel says that a CPU was, when it was asked.
+var instruction = regexp.MustCompile(`RIP: 0010:([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+ \[[\w-]+\])`)
+
+// interruptedIn is the first place in a module where a CPU was.
+func interruptedIn(told []string) string {
+	for _, line := range told {
+		if m := instruction.FindStringSubmatch(line); m != nil {
+			return m[1]
+		}
+	}
+	return ""
 }
 
 // frame is a line of /proc/PID/stack: the function, and its module if it is in one.
-var frame = regexp.MustCompile(`\[<0>\] ([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+( \[\w+\])?`)
+var frame = regexp.MustCompile(`\[<0>\] ([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+( \[[\w-]+\])?)`)
 
-// stuckIn is the innermost function of a module in what the agent says of a stuck
-// test's stacks, the innermost of all if there is none of a module.
+// stuckIn is the innermost place in a module in what the agent says of a stuck test's
+// stacks, the innermost of all if there is none in a module.
 func stuckIn(said []string) (in string) {
 	for _, line := range said {
 		m := frame.FindStringSubmatch(line)
 		switch {
 		case m == nil:
 		case m[2] != "":
-			return m[1] + m[2]
+			return m[1]
 		case in == "":
 			in = m[1]
 		}
@@ -393,11 +419,27 @@ func (g *Guest) whereabouts() (said []string) {
 	return said
 }
 
-// sysRq has the kernel obey a SysRq key, and tells whether it does.
-func (g *Guest) sysRq(key string) bool {
+// What drivers/tty/sysrq.c says to a key; some systems forbid some keys.
+var (
+	sysRqObeys    = regexp.MustCompile(`\bsysrq: `)
+	sysRqLoglevel = regexp.MustCompile(`\bsysrq: (?:Loglevel set to |This sysrq operation is disabled)`)
+)
+
+// askKernel has the kernel say on the console where its tasks that can't be
+// interrupted are, and its CPUs, and gives what it says.
+func (g *Guest) askKernel() (told []string, answers bool) {
+	g.console.startRecord()
+	// All that it says is to be seen; at the end as little as before (KernelWords).
+	// When the last key is answered, the others are done with.
+	answers = g.sysRq("7", sysRqLoglevel) && g.sysRq("w", sysRqObeys) && g.sysRq("l", sysRqObeys) && g.sysRq("5", sysRqLoglevel)
+	return g.console.endRecord(), answers
+}
+
+// sysRq gives the kernel a SysRq key, and tells whether it answers.
+func (g *Guest) sysRq(key string, reply *regexp.Regexp) bool {
 	late := newBound(g, graceTime)
 	defer late.stop()
-	answer := g.console.sysRqAnswer()
+	answer := g.console.await(reply)
 	sent := make(chan error, 1)
 	go func() { // ends with the machine at the latest
 		if err := g.serial[0].Break(); err != nil {
