@@ -21,9 +21,6 @@ func eduBench(driver string) bench.Bench {
 		Devices: func() []vmm.Device {
 			return []vmm.Device{{Name: "edu0", Model: edu.New(edu.Config{})}}
 		},
-		// All the memory that the card's DMA, of 28 bits, can reach: the guest's
-		// kernel has no zone for such cards, and refuses its mask if there is more.
-		Memory: 256 << 20,
 	}
 }
 
