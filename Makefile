@@ -30,7 +30,7 @@ PACKAGES := gcc libc6-dev make libaio-dev liburing-dev dpkg-dev \
 	qemu-system-x86
 
 .DEFAULT_GOAL := help
-.PHONY: help deps fifovm guest kernel driver driver-lint teeth image lab vm-test test-soft test-lab vm-test-all console example test lint fuzz bench-boot bench-aio bench-device bench-kvm bench-exit cross clean
+.PHONY: help deps fifovm guest kernel driver driver-lint teeth image lab vm-test test-soft test-lab vm-test-all console example test lint fuzz bench-boot bench-aio bench-device bench-snapshot bench-kvm bench-exit cross clean
 
 help: ## list the targets
 	@awk -F ': *[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -138,6 +138,11 @@ bench-aio: fifovm guest ## synchronous and asynchronous I/O through the driver, 
 
 bench-device: deps ## the FIFO's model alone, beside a plain copy
 	@go run ./device/fifo/bench
+
+bench-snapshot: fifovm image ## restore, reset and a worker's memory, beside QEMU's -loadvm; whole tests a second with two guests at a time
+	@go run ./harness/snapshotbench
+	@set -o pipefail; s=$$(date +%s%N); n=$$($(B)/fifovm test --engine soft --jobs 2 boot devices fifo_aio | sed -n 's/^\([0-9]*\) passed.*/\1/p') && \
+		awk -v n=$$n -v ns=$$(($$(date +%s%N) - s)) 'BEGIN { printf "tests_per_second: %.1f\n", n * 1e9 / ns }'
 
 bench-kvm: fifovm $(B)/boot.cpio ## boot to power-off on KVM, beside QEMU's; in the lab where this host's can't
 	@kernel-config/build kvmguest
