@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -60,8 +61,10 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// typed is what somebody types into the guest, some time after its start.
+// typed is what somebody types into the guest, some time after its start. The last
+// CPU takes the device's interrupts.
 var typed = []string{
+	"for i in /proc/irq/*/smp_affinity; do echo $CPU >$i; done 2>/dev/null",
 	"dd if=/dev/zero of=/dev/fifo0 bs=64 count=1",
 	"cat /dev/fifo0 >/dev/null &",
 	"echo the guest is well; poweroff",
@@ -96,6 +99,18 @@ func TestGDB(t *testing.T) {
 			"Breakpoint 2, fifo_read_iter (iocb=0x", "file.c:66\n", "vfs_read (file=", "= 32768\n", "CPU 0, CPL 0",
 			"Breakpoint 3, fifo_transfer (iocb=0x", "Hardware watchpoint 4",
 			"Old value = 0\nNew value = 1\n", "request.c:", "= 1\n", `there is no command "nonsense"`, "detached]",
+		}},
+		{"on two CPUs", 2, []string{
+			"break do_init_module", "continue", "modules", "delete", "info threads",
+			"break fifo_transfer", "continue", "delete",
+			"break fifo_message", "continue", "echo interrupted\\n", "info threads", "backtrace 3", "print $_thread",
+			"thread 1", "info registers rip", "print $_thread", "thread 2",
+			"stepi", "print $_thread", "delete", "watch -location jiffies", "continue", "detach",
+		}, []string{
+			"Thread 1 (CPU 0", "Thread 2 (CPU 1", "hit Breakpoint 2, fifo_transfer (",
+			"Thread 2 hit Breakpoint 3, fifo_message (irq=", "interrupted\n", "* 2    Thread 2 (CPU 1, CPL 0)", "handle_irq_event", "= 2\n",
+			"[Switching to thread 1 (Thread 1)]", "= 1\n", "[Switching to thread 2 (Thread 2)]", "= 2\n",
+			"Hardware watchpoint 4: -location jiffies", "detached]",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -181,6 +196,7 @@ func startLinux(t *testing.T, cpus int, console io.Writer) (s *debug.Session, do
 	cfg := vmm.Config{Engine: vmm.EngineSoft, CPUs: cpus, Memory: 256 << 20, Serial: [2]io.Writer{console},
 		Devices: []vmm.Device{{Name: "fifo0", Model: model}}}
 	for i, line := range typed {
+		line = strings.ReplaceAll(line, "$CPU", strconv.FormatUint(1<<(cpus-1), 16))
 		cfg.Input = append(cfg.Input, vmm.Input{When: int64(4*time.Second) + int64(i)*int64(200*time.Millisecond), Data: []byte(line + "\n")})
 	}
 	m, err := vmm.New(cfg)
