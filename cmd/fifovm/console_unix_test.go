@@ -3,8 +3,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -227,6 +229,40 @@ func TestConsoleSnapshot(t *testing.T) {
 	c.send("continue\r")
 	c.expect("wrote")
 	c.well()
+	c.send("quit\r")
+	c.end(0)
+}
+
+// TestConsoleGDB has gdb stop the guest: the monitor leaves that to it, and the
+// keyboard to the guest.
+func TestConsoleGDB(t *testing.T) {
+	gdb, err := exec.LookPath("gdb")
+	if err != nil {
+		t.Skip("no gdb: apt-get install gdb")
+	}
+	socket := filepath.Join(t.TempDir(), "gdb")
+	c := openConsole(t, program, "--gdb", socket)
+	c.open()
+	code := regexp.MustCompile("[0-9a-f]{16}").FindString(c.ask("disassemble fifo_write_iter 1", "fifo_write_iter+0x0"))
+	if code == "" {
+		t.Fatalf("no address in %q", c.text())
+	}
+	c.close()
+	c.run("(while true; do dd if=/dev/zero of=/dev/fifo0 bs=1 count=1 2>/dev/null; sleep 0.1; done) &", shellPrompt)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, gdb, "-nx", "-batch", "-ex", "set architecture i386:x86-64", "-ex", "target remote "+socket,
+		"-ex", "hbreak *0x"+code, "-ex", "continue", "-ex", "continue", "-ex", "info registers rip", "-ex", "detach").CombinedOutput()
+	if err != nil || strings.Count(string(out), "Breakpoint 1, 0x"+code) != 2 || !strings.Contains(string(out), "detached]") {
+		t.Fatalf("gdb: %v: %s", err, out)
+	}
+	c.run("echo to the''guest", "to theguest")
+	if strings.Contains(c.text(), "breakpoint on cpu") {
+		t.Errorf("the monitor had a say: %q", c.text())
+	}
+	c.open()
+	c.ask("info", "the guest runs")
+	c.ask("break", "")
 	c.send("quit\r")
 	c.end(0)
 }
