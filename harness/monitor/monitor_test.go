@@ -56,6 +56,10 @@ func TestCommands(t *testing.T) {
 		{line: "faults", want: "none"},
 		{line: "trace off", err: "it is not on"},
 		{line: "memory nowhere 4", err: "there is no symbol"},
+		{line: "break nowhere", err: "there is no symbol \"nowhere\": no file with symbols is known"},
+		{line: "modules", err: "no file with symbols is known"},
+		{line: "backtrace 7", err: "want 0 to 0"},
+		{line: "plug fifo0", want: "/sys/bus/pci/devices/0000:00:02.0/remove"},
 	} {
 		var out strings.Builder
 		err := monitorOf(t).Do(test.line, &out)

@@ -202,7 +202,7 @@ func (s *Symbols) Address(name string) (uint64, error) {
 	case len(where) == 0:
 		return 0, fmt.Errorf("there is no symbol %q in the kernel's file, and no module is loaded whose file is known", name)
 	}
-	return 0, fmt.Errorf("there is no symbol %q in the kernel's file, nor in %s's", name, strings.Join(where, "'s or "))
+	return 0, fmt.Errorf("there is no symbol %q in the kernel's file, nor in %s's: has the compiler inlined it?", name, strings.Join(where, "'s or "))
 }
 
 // line is where in the source an address is: "file.c:12", with the function before
