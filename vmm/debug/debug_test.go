@@ -434,7 +434,7 @@ func TestTransparent(t *testing.T) {
 				}
 				return nil
 			}},
-			{"watchpoint", 300, func(s *Session) error { return s.SetWatchpoint(address("jiffies_64"), 8, x86.WatchAccess) }, nil},
+			{"watchpoint", 200, func(s *Session) error { return s.SetWatchpoint(address("jiffies_64"), 8, x86.WatchAccess) }, nil},
 			{"a watched page", 1, func(s *Session) error {
 				return errors.Join(s.SetWatchpoint(address("init_task")+8, 1, x86.WatchWrite), s.SetBreakpoint(address("start_kernel")))
 			}, nil},
