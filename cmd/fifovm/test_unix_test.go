@@ -39,7 +39,7 @@ echo ok 1 it
 		r := execute(t, program, "", append([]string{"test", "-e", "soft", "-k", kernel, "-i", image}, args...)...)
 		return r.status, seconds.ReplaceAllString(r.stdout, "(TIME)") + r.stderr
 	}
-	args := []string{"-v", "-c", "2", "-m", "256M", "--seed", "7", "--device", "fifo", "words", "words/one"}
+	args := []string{"-v", "-c", "2", "-m", "256M", "--seed", "7", "--device", "fifo", "words", "words/it"}
 	status, output := run(args...)
 	if status != 0 {
 		t.Errorf("status %d", status)
