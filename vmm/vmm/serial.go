@@ -16,8 +16,10 @@ import (
 // SerialPort is the host's end of a serial cable.
 type SerialPort interface {
 	io.Writer
-	// Break sends a break, which on a Linux console comes before a SysRq key.
-	Break() error
+	// Break sends a break, which on a Linux console comes before a SysRq key, and
+	// keys right behind it: however slow the host is, none of the guest's time
+	// passes between them.
+	Break(keys ...byte) error
 }
 
 // serialPort is a UART with the host's ends of its cable.
@@ -54,8 +56,10 @@ func (e serialEnd) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Break sends the guest a break, in the place of Write's bytes.
-func (e serialEnd) Break() error { return e.port.send(e.resets, e.port.takeBreak) }
+// Break sends the guest a break and keys, in the place of Write's bytes.
+func (e serialEnd) Break(keys ...byte) error {
+	return e.port.send(e.resets, func() bool { return e.port.takeBreak(keys) })
+}
 
 func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
 	s := &serialPort{machine: m, index: index, out: newOutput(w), room: sync.NewCond(&m.mu)}
@@ -147,19 +151,28 @@ func (s *serialPort) take(p []byte) (n int) {
 	return n
 }
 
-func (s *serialPort) takeBreak() bool {
+// takeBreak sends the guest a break and all keys behind it, if there is room for the
+// break: what there is no room for then, waits.
+func (s *serialPort) takeBreak(keys []byte) bool {
 	m := s.machine
 	when := m.clock.Now()
 	if s.liveRoom() == 0 {
 		return false
 	}
+	inputs := []input{inputBreak}
+	for _, b := range keys {
+		inputs = append(inputs, input(b))
+	}
 	if m.virtual() {
 		when = m.arrival()
-		m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(inputBreak))
+		for _, in := range inputs {
+			m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(in))
+		}
 	} else {
-		s.uart.Break()
+		s.waiting = append(s.waiting, inputs...)
+		s.feed()
 	}
-	m.tell(Input{When: when, Port: s.index, Break: true})
+	m.tell(Input{When: when, Port: s.index, Data: keys, Break: true})
 	return true
 }
 
