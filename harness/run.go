@@ -441,7 +441,14 @@ func (g *Guest) sysRq(key string, reply *regexp.Regexp) bool {
 	defer late.stop()
 	answer := g.console.await(reply)
 	sent := make(chan error, 1)
-	go func() { sent <- g.serial[0].Break([]byte(key)...) }() // ends with the machine at the latest
+	go func() { // ends with the machine at the latest
+		if err := g.serial[0].Break(); err != nil {
+			sent <- err
+			return
+		}
+		_, err := g.serial[0].Write([]byte(key))
+		sent <- err
+	}()
 	g.machine.Listen()
 	for {
 		select {

@@ -33,8 +33,8 @@ func (p *fakePort) Write(b []byte) (int, error) {
 	return n, io.ErrClosedPipe
 }
 
-func (p *fakePort) Break(keys ...byte) error {
-	_, err := p.Write(append([]byte("^"), keys...))
+func (p *fakePort) Break() error {
+	_, err := p.Write([]byte("^"))
 	return err
 }
 

@@ -16,10 +16,8 @@ import (
 // SerialPort is the host's end of a serial cable.
 type SerialPort interface {
 	io.Writer
-	// Break sends a break, which on a Linux console comes before a SysRq key, and
-	// keys right behind it: however slow the host is, none of the guest's time
-	// passes between them.
-	Break(keys ...byte) error
+	// Break sends a break, which on a Linux console comes before a SysRq key.
+	Break() error
 }
 
 // serialPort is a UART with the host's ends of its cable.
@@ -56,10 +54,8 @@ func (e serialEnd) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Break sends the guest a break and keys, in the place of Write's bytes.
-func (e serialEnd) Break(keys ...byte) error {
-	return e.port.send(e.resets, func() bool { return e.port.takeBreak(keys) })
-}
+// Break sends the guest a break, in the place of Write's bytes.
+func (e serialEnd) Break() error { return e.port.send(e.resets, e.port.takeBreak) }
 
 func newSerialPort(m *Machine, index int, name string, irq func(bool), w io.Writer) *serialPort {
 	s := &serialPort{machine: m, index: index, out: newOutput(w), room: sync.NewCond(&m.mu)}
@@ -151,28 +147,19 @@ func (s *serialPort) take(p []byte) (n int) {
 	return n
 }
 
-// takeBreak sends the guest a break and all keys behind it, if there is room for the
-// break: what there is no room for then, waits.
-func (s *serialPort) takeBreak(keys []byte) bool {
+func (s *serialPort) takeBreak() bool {
 	m := s.machine
 	when := m.clock.Now()
 	if s.liveRoom() == 0 {
 		return false
 	}
-	inputs := []input{inputBreak}
-	for _, b := range keys {
-		inputs = append(inputs, input(b))
-	}
 	if m.virtual() {
 		when = m.arrival()
-		for _, in := range inputs {
-			m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(in))
-		}
+		m.clock.Schedule(when, inputOwner, uint32(s.index)|inputLive, uint64(inputBreak))
 	} else {
-		s.waiting = append(s.waiting, inputs...)
-		s.feed()
+		s.uart.Break()
 	}
-	m.tell(Input{When: when, Port: s.index, Data: keys, Break: true})
+	m.tell(Input{When: when, Port: s.index, Break: true})
 	return true
 }
 
