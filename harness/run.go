@@ -437,6 +437,20 @@ func (g *Guest) askKernel() (told []string, answers bool) {
 
 // sysRq gives the kernel a SysRq key, and tells whether it answers.
 func (g *Guest) sysRq(key string, reply *regexp.Regexp) bool {
+	// Between the break and the key, an idle guest's clock may jump over the seconds
+	// for which the kernel waits: then it has been typed for nothing.
+	for range 3 {
+		if g.typeSysRq(key, reply) {
+			return true
+		}
+		if g.gone() {
+			break
+		}
+	}
+	return false
+}
+
+func (g *Guest) typeSysRq(key string, reply *regexp.Regexp) bool {
 	late := newBound(g, graceTime)
 	defer late.stop()
 	answer := g.console.await(reply)
