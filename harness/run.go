@@ -342,14 +342,15 @@ func (g *Guest) unstick(b *bound, testTime time.Duration) (kind Kind, reason str
 	if answered {
 		sysRq = "; the kernel answers SysRq"
 	}
+	in := interruptedIn(told)
 	kind, reason = KindHangKernel, why+"; the guest is busy, its agent does not answer"+sysRq
-	if known && idle || !known && !answered {
+	if known && idle || !known && (!answered || in == "") {
 		kind, reason = KindSilent, why+"; the guest's agent does not answer"+sysRq
 	}
 	if !answered {
 		return kind, reason, append(said, g.whereabouts()...)
 	}
-	if in := interruptedIn(told); in != "" && kind == KindHangKernel {
+	if in != "" && kind == KindHangKernel {
 		reason += ": a CPU is in " + in
 	}
 	return kind, reason, append(said, told...)
