@@ -275,7 +275,7 @@ func TestVMTestEngine(t *testing.T) {
 		said   string
 	}{
 		{"auto", vmTestHost{}, "auto 6.12", 0, guest("auto", "6.12/vmlinux"), 0, ""},
-		{"soft", vmTestHost{kvm: true}, "soft debug", 0, guestWith("soft", "debug/vmlinux", "1", "1", "a word", "60m"), 0, ""},
+		{"soft", vmTestHost{kvm: true}, "soft debug", 0, guestWith("soft", "debug/vmlinux", "1", "1", "a word", "60m --no-snapshot"), 0, ""},
 		{"CPUs and seeds", vmTestHost{env: []string{"CPUS=1 4", "SEEDS=7 8", "APPEND=fifovm.long"}}, "soft 6.1", 0,
 			guestWith("soft", "6.1/vmlinux", "1", "7", "fifovm.long", "50m") + guestWith("soft", "6.1/vmlinux", "1", "8", "fifovm.long", "50m") +
 				guestWith("soft", "6.1/vmlinux", "4", "7", "fifovm.long", "50m") + guestWith("soft", "6.1/vmlinux", "4", "8", "fifovm.long", "50m"), 0, ""},
@@ -288,15 +288,15 @@ func TestVMTestEngine(t *testing.T) {
 		{"kernels", vmTestHost{}, "soft 6.12 debian", 0, guest("soft", "6.12/vmlinux") + guest("soft", "debian/vmlinuz"), 0, ""},
 		{"a failure", vmTestHost{fails: "build/kernel/6.12/vmlinux"}, "soft 6.1 6.12 debug", 1, guest("soft", "6.1/vmlinux") + guest("soft", "6.12/vmlinux"), 0, ""},
 		{"Go on soft", vmTestHost{}, "--go soft 6.12", 0,
-			"harness soft [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n", 0, ""},
+			"harness soft [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run \n", 0, ""},
 		{"Go on soft, debug", vmTestHost{}, "--go soft debug", 0,
-			"harness soft [6.12/bzImage debian/vmlinuz debug/vmlinux] -test.v -test.timeout 26m -test.run \n", 0, ""},
+			"harness soft [6.12/bzImage debian/vmlinuz debug/vmlinux] -test.v -test.timeout 32m -test.run \n", 0, ""},
 		{"Go on KVM here", vmTestHost{kvm: true}, "--go kvm 6.12", 0, doctor +
-			"harness kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
-			"vmm/kvm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run \n" +
-			"vmm/vmm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestBare/kvm\n" +
-			"vmm/debug kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run Test(Breakpoint|ManyBreakpoints|Step|Watchpoint|MemoryAndRegisters|Pause)/kvm\n" +
-			"vmm/gdb kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 9m -test.run TestProtocol/kvm\n", 0, ""},
+			"harness kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run \n" +
+			"vmm/kvm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run \n" +
+			"vmm/vmm kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run TestBare/kvm\n" +
+			"vmm/debug kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run Test(Breakpoint|ManyBreakpoints|Step|Watchpoint|MemoryAndRegisters|Pause)/kvm\n" +
+			"vmm/gdb kvm [6.12/bzImage debian/vmlinuz 6.12/vmlinux] -test.v -test.timeout 18m -test.run TestProtocol/kvm\n", 0, ""},
 		{"no engine", vmTestHost{}, "", 2, "", 0, `engine ""`},
 		{"wrong engine", vmTestHost{}, "warp 6.12", 2, "", 0, `engine "warp" (there is auto kvm soft)`},
 		{"Go without an engine", vmTestHost{}, "--go auto 6.12", 2, "", 0, `engine "auto" (there is kvm soft)`},
