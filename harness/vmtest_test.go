@@ -140,10 +140,10 @@ const (
 	silentC = beginC + "    c_test.go:2: \"$ \" did not come; console:\n        [    1.0] up\n" +
 		"=== RUN   TestC/6.12/4cpus\n--- FAIL: TestC (1.00s)\n    --- FAIL: TestC/6.12/1cpus (1.00s)\n    --- PASS: TestC/6.12/4cpus (1.00s)\n"
 	failD  = "=== RUN   TestD\n    d_test.go:1: got 1, want 2\n--- FAIL: TestD (0.00s)\n"
-	late   = beginC + "panic: test timed out after 9m0s\n\trunning tests:\n\t\tTestC (9m0s)\n"
+	late   = beginC + "panic: test timed out after 18m0s\n\trunning tests:\n\t\tTestC (18m0s)\n"
 	crash  = "=== RUN   TestE\npanic: runtime error: index out of range\n"
 	silent = "lab: the end of the lab's console:\n  up\nlab: fell silent: nothing came for 1m0s\n"
-	timeUp = "lab: no end after 11m0s: killed\n"
+	timeUp = "lab: no end after 20m0s: killed\n"
 )
 
 // TestVMTestGo: only a silence gets a test another lab, three in all, and none
@@ -194,7 +194,7 @@ func TestVMTestGo(t *testing.T) {
 			}
 			var calls []call
 			for _, c := range got {
-				m := regexp.MustCompile(`cd /(\S+) && .*-test\.timeout 9m -test\.run '.*' -test\.skip '\^\((.*)\)\$'$`).FindStringSubmatch(c)
+				m := regexp.MustCompile(`cd /(\S+) && .*-test\.timeout 18m -test\.run '.*' -test\.skip '\^\((.*)\)\$'$`).FindStringSubmatch(c)
 				if m == nil {
 					t.Fatalf("the lab's command is %q", c)
 				}
