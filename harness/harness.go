@@ -198,7 +198,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := first.closeSpoilt(); err != nil {
 		return err
 	}
-	// One worker's error ends the others' work, after the tests that they run.
+	// What one worker could not run, the others do; the run has failed all the same.
 	errs := make([]error, min(max(r.o.Jobs, 1), max(len(r.queue), 1)))
 	var others sync.WaitGroup
 	for i := range errs[1:] {

@@ -144,6 +144,26 @@ func TestPlanted(t *testing.T) {
 	})
 }
 
+// TestRace finds a seed under which a race is lost, and replays that: it is lost in
+// the same way each time.
+func TestRace(t *testing.T) {
+	p := plant(t, "6.12")
+	dir := t.TempDir()
+	status := 0
+	for seed := 1; status == 0 && seed <= 20; seed++ {
+		status, _, _ = p.run(t, p.args("", "1m", "--cpus", "2", "--artifacts", dir, "--seed", fmt.Sprint(seed), "planted/race")...)
+	}
+	if status != 1 {
+		t.Fatalf("status %d: no seed loses it", status)
+	}
+	const times = "100"
+	out, err := exec.Command(p.fifovm, "replay", "--repeat", times, filepath.Join(dir, "planted-race")).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "planted/race has failed in the same way, after the same ") || !strings.Contains(string(out), times+" times\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
 // TestPlantedDebug is the same for what a kernel notices only if it is made to.
 func TestPlantedDebug(t *testing.T) {
 	if !strings.Contains(os.Getenv("FIFOVM_TEST_KERNELS"), "debug/") {

@@ -15,7 +15,6 @@ type worker struct {
 	*runner
 	guest   *Guest       // nil: none is up
 	machine *vmm.Machine // that goes back to the base for each guest; nil: there is none yet
-	used    bool         // it is not at the base any more
 	ran     []string     // the programs that the guest ran
 	order   int          // of the last one
 }
@@ -72,14 +71,12 @@ func (w *worker) up(ctx context.Context, order int) (bool, error) {
 	if w.guest != nil {
 		return true, nil
 	}
-	failed, err := (*Result)(nil), error(nil)
-	switch {
-	case w.base != nil:
+	var failed *Result
+	var err error
+	if w.base != nil {
 		err = w.begin(ctx)
-	default:
-		if w.guest, failed, err = start(ctx, &w.o); w.guest != nil && w.o.From != nil {
-			failed, err = w.makeBase(ctx)
-		}
+	} else if w.guest, failed, err = start(ctx, &w.o); w.guest != nil && w.o.From != nil {
+		failed, err = w.makeBase(ctx)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return false, errors.Join(cause, w.gone())
@@ -120,24 +117,17 @@ func (w *worker) makeBase(ctx context.Context) (failed *Result, err error) {
 func (w *worker) begin(ctx context.Context) error {
 	g := newGuest(ctx, &w.o)
 	g.console.tail = slices.Clone(w.console)
+	var err error
 	if w.machine == nil {
-		m, err := w.o.From(w.base, [2]io.Writer{g.console, g.agent})
-		if err != nil {
-			return err
-		}
-		w.machine, w.used = m, false
+		w.machine, err = w.o.From(w.base, [2]io.Writer{g.console, g.agent})
 	} else {
 		// Of a writer's errors, none can be one of ours.
-		if err := errors.Join(w.machine.SetSerial(0, g.console), w.machine.SetSerial(1, g.agent)); err != nil {
-			return err
-		}
+		err = errors.Join(w.machine.SetSerial(0, g.console), w.machine.SetSerial(1, g.agent), w.machine.Reset())
 	}
-	if w.used {
-		if err := w.machine.Reset(); err != nil {
-			return err
-		}
+	if err != nil {
+		g.cancel()
+		return err
 	}
-	w.used = true
 	g.fresh = true
 	g.launch(w.machine, &w.o)
 	w.guest = g
@@ -195,8 +185,10 @@ func (w *worker) gone() (err error) {
 	return nil
 }
 
-// close is for when there is nothing more to do.
+// close is for when there is nothing more to do. A guest that is up was interrupted:
+// nothing is said of it.
 func (w *worker) close() error {
+	w.ran = nil
 	err := w.gone()
 	if w.machine != nil {
 		err = errors.Join(err, w.machine.Close())

@@ -48,11 +48,13 @@ func (t *tests) openBase() error {
 	case t.noSnapshot || t.bench.trace != "":
 		return nil
 	}
-	dir := buildDir()
+	dir := t.artifacts // where failures are replayed from, at the least
+	if build := buildDir(); build != "" {
+		dir = filepath.Join(build, "bases")
+	}
 	if dir == "" {
 		return nil
 	}
-	dir = filepath.Join(dir, "bases")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("the folder for the guests' bases: %w; --no-snapshot does without", err)
 	}
@@ -90,8 +92,9 @@ func (t *tests) baseKey() (string, error) {
 	for _, d := range t.bench.devices {
 		devices = append(devices, d.text)
 	}
-	fmt.Fprintf(h, "%d %x %q %q %d %d %d %q %q %q\n", snapshot.Version, sha256.Sum256(t.extra), benches.Words(t.agentWords(), t.words), t.append,
-		t.cpus, t.memory, t.seed, t.engine, devices, t.bench.plan)
+	// The words have CPUs, memory and seed in them.
+	fmt.Fprintf(h, "%d %x %q %q %q %q %q\n", snapshot.Version, sha256.Sum256(t.extra), benches.Words(t.agentWords(), t.words), t.append,
+		t.engine, devices, t.bench.plan)
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
@@ -106,23 +109,28 @@ func hashFile(h hash.Hash, name string) (err error) {
 	return err
 }
 
-// saveBase keeps the base that a machine stands at, and those used last.
+// saveBase keeps the base that a machine stands at, and those used last. Where it
+// can't, the tests begin at it all the same.
 func (t *tests) saveBase(m *vmm.Machine, console []string) error {
 	if t.base == "" {
 		return nil
 	}
+	t.unsaved = nil
 	info := t.about()
 	info.CommandLine, info.Console = benches.Words(t.agentWords(), t.words, t.append), console
 	if err := snapshot.Save(t.base, m, info); err != nil {
-		return fmt.Errorf("%w; --no-snapshot does without", err)
+		if t.unsaved = err; filepath.Dir(t.base) != t.artifacts { // else who looks for it there is told
+			fmt.Fprintf(os.Stderr, "fifovm: %s: the next run boots again\n", oneLine(err.Error()))
+		}
+		return nil
 	}
 	return pruneBases(filepath.Dir(t.base))
 }
 
 // copyBase puts the snapshot that a test has begun at into a file, for its replay.
 func (t *tests) copyBase(file string) error {
-	if t.base == "" {
-		return nil
+	if t.unsaved != nil {
+		return t.unsaved
 	}
 	f, err := snapshot.Open(t.base)
 	if err != nil {
@@ -154,12 +162,10 @@ func pruneBases(dir string) error {
 
 // fromBase makes a machine that begins at a base.
 func (t *tests) fromBase(b *vmm.Base, serial [2]io.Writer) (*vmm.Machine, error) {
-	devices, err := t.bench.make()
+	cfg, err := t.config(serial)
 	if err != nil {
 		return nil, err
 	}
-	cfg := vmm.Config{Engine: t.engine, KVMDevice: t.kvmDevice, CPUs: t.cpus, Serial: serial, Devices: devices,
-		WallClock: softWallClock, Seed: uint64(t.seed)}
 	if t.file != nil {
 		return t.file.Machine(cfg)
 	}
@@ -176,30 +182,16 @@ func (t *tests) withBase(ctx context.Context, f func(context.Context) error) (er
 	if t.file == nil {
 		return f(ctx)
 	}
-	file := t.file
-	if t.start, err = file.Base(); err != nil {
-		return errors.Join(err, file.Close())
+	if t.start, err = t.file.Base(); err != nil {
+		return errors.Join(err, t.file.Close())
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	checking, enough := context.WithCancel(ctx)
-	defer enough()
-	checked := make(chan error, 1)
-	go func() {
-		err := file.Verify(checking)
-		if checking.Err() != nil {
-			err = nil // somebody has ended it all
-		} else if err != nil {
-			err = &statusError{statusFailed, fmt.Errorf("%w: remove it", err)}
-			end(err)
-		}
-		checked <- err
-	}()
+	whole := t.verify(ctx, end)
 	defer func() {
-		if bad := <-checked; bad != nil {
-			err = bad
+		if bad := whole(); bad != nil {
+			err = &statusError{statusFailed, fmt.Errorf("%w: remove it", bad)}
 		}
-		err = errors.Join(err, file.Close())
 		t.file, t.start = nil, nil // the next repetition has another
 	}()
 	return f(ctx)

@@ -70,6 +70,18 @@ func gdbCommand(ctx context.Context, s *debug.Session, kernel string, symbols *m
 	}
 }
 
+// listenForGDB does what the flag --gdb asks for, and notes what the command says.
+func (g *guest) listenForGDB(c monitor.Command, note func(string)) error {
+	var said strings.Builder
+	if err := c.Run([]string{g.gdb}, &said); err != nil {
+		return fmt.Errorf("--gdb: %w", err)
+	}
+	for line := range strings.Lines(said.String()) {
+		note(strings.TrimSuffix(line, "\n"))
+	}
+	return nil
+}
+
 // moduleFiles are the files with the symbols of the modules that the guest loads:
 // those that were given, else the driver.
 func (g *guest) moduleFiles() (files []string) {

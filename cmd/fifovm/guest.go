@@ -241,11 +241,15 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 		return g.load(serial)
 	}
 	b := vmm.Boot{Kernel: g.image, CommandLine: benches.Words(words, g.words, g.append)}
-	wallClock := time.Now().UnixNano()
+	cfg, err := g.config(serial)
+	if err != nil {
+		return nil, err
+	}
 	if g.engine == vmm.EngineSoft {
 		// Nothing of the host's reaches the guest.
-		b.Seed, wallClock = g.seed.bytes(), softWallClock
+		b.Seed = g.seed.bytes()
 	} else {
+		cfg.WallClock = time.Now().UnixNano()
 		b.Seed = make([]byte, 32)
 		if _, err := rand.Read(b.Seed); err != nil {
 			return nil, err
@@ -259,12 +263,7 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 		defer file.Close() // read only: closing can't lose anything
 	}
 	b.Initrd = initrd
-	devices, err := g.bench.make()
-	if err != nil {
-		return nil, err
-	}
-	m, err := vmm.New(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory),
-		Serial: serial, Devices: devices, WallClock: wallClock, Seed: uint64(g.seed), Paced: g.paced})
+	m, err := vmm.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -272,6 +271,13 @@ func (g *guest) machine(words string, serial [2]io.Writer) (_ *vmm.Machine, err 
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
+}
+
+// config is the guest's machine, with fresh devices.
+func (g *guest) config(serial [2]io.Writer) (vmm.Config, error) {
+	devices, err := g.bench.make()
+	return vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, CPUs: g.cpus, Memory: uint64(g.memory), Serial: serial,
+		Devices: devices, WallClock: softWallClock, Seed: uint64(g.seed), Paced: g.paced}, err
 }
 
 const softWallClock = benches.SoftWallClock

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"fifovm/device/fault"
 	"fifovm/harness"
 	"fifovm/harness/monitor"
 	"fifovm/harness/report"
@@ -72,7 +73,7 @@ Exit status:
 	return c
 }
 
-func (r *replay) main(ctx context.Context) (err error) {
+func (r *replay) main(ctx context.Context) error {
 	if r.repeat < 1 {
 		return errors.New("--repeat: want 1 or more")
 	}
@@ -95,11 +96,10 @@ func (r *replay) main(ctx context.Context) (err error) {
 		defer r.leave()
 		r.term = newTerminal(ctx, os.Stdin, os.Stdout, r.leave)
 		if err := r.term.Start(); err != nil {
-			return err
+			return errors.Join(err, r.term.Close())
 		}
-		defer func() { err = errors.Join(err, r.term.Close()) }()
 	}
-	err = r.withBase(ctx, func(ctx context.Context) error {
+	err := r.withBase(ctx, func(ctx context.Context) error {
 		for i := range r.repeat {
 			if err := r.once(ctx); err != nil && r.repeat > 1 {
 				return fmt.Errorf("replay %d of %d: %w", i+1, r.repeat, err)
@@ -109,6 +109,9 @@ func (r *replay) main(ctx context.Context) (err error) {
 		}
 		return nil
 	})
+	if r.person { // before anything is said
+		err = errors.Join(err, r.term.Close())
+	}
 	if err != nil {
 		return err
 	}
@@ -134,7 +137,7 @@ func (r *replay) read() error {
 		return fmt.Errorf("replay %s: %s: %w", r.folder, report.ResultFile, err)
 	}
 	if r.want.Run == "" || r.want.Bound <= 0 {
-		return fmt.Errorf("replay %s: the guest had run other tests before, or none, when it failed: run its command again (%s), without --no-snapshot", r.folder, "command.txt")
+		return fmt.Errorf("replay %s: the guest had run other tests before, or none, when it failed: run its command again (command.txt), without --no-snapshot", r.folder)
 	}
 	return nil
 }
@@ -188,11 +191,15 @@ func (r *replay) drive(ctx context.Context, m *vmm.Machine) (vmm.Stop, error) {
 	defer symbols.Close()
 	session := debug.New(m, symbols)
 	letGDB, gdbGone := gdbCommand(ctx, session, kernel, symbols, r.leave, r.term.monitor.gdb, r.term.Note)
-	mon := monitor.New(monitor.Config{Session: session, Plan: m.Plans()[0], Symbols: symbols, About: "replay of " + r.want.Name(), Quit: r.leave,
+	plan := new(fault.Plan) // without devices there is none
+	if plans := m.Plans(); len(plans) > 0 {
+		plan = plans[0]
+	}
+	mon := monitor.New(monitor.Config{Session: session, Plan: plan, Symbols: symbols, About: "replay of " + r.want.Name(), Quit: r.leave,
 		More: []monitor.Command{letGDB}})
 	if r.gdb != "" {
-		if err := letGDB.Run([]string{r.gdb}, os.Stderr); err != nil {
-			return vmm.Paused, fmt.Errorf("--gdb: %w", err)
+		if err := r.listenForGDB(letGDB, r.term.Note); err != nil {
+			return vmm.Paused, err
 		}
 	}
 	r.session.Store(session)

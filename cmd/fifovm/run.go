@@ -130,12 +130,8 @@ func runOnce(ctx context.Context, g *guest, from *loaded, term *terminal, leave 
 			end()
 		})}})
 	if g.gdb != "" {
-		var said strings.Builder
-		if err := letGDB.Run([]string{g.gdb}, &said); err != nil {
-			return false, nil, errors.Join(fmt.Errorf("--gdb: %w", err), m.Close())
-		}
-		for line := range strings.Lines(said.String()) {
-			term.Note(strings.TrimSuffix(line, "\n"))
+		if err := g.listenForGDB(letGDB, term.Note); err != nil {
+			return false, nil, errors.Join(err, m.Close())
 		}
 	}
 	if err := term.Start(); err != nil {
@@ -149,7 +145,7 @@ func runOnce(ctx context.Context, g *guest, from *loaded, term *terminal, leave 
 	term.Attach(m.Serial(0))
 	term.monitor.attach(monitor, session)
 	start := time.Now()
-	whole := g.verify(ctx, leave)
+	whole := g.verify(ctx, func(error) { leave() })
 	stop, err := session.Run(run)
 	took := time.Since(start)
 	term.Attach(nil)

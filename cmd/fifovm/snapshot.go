@@ -227,12 +227,11 @@ func (g *guest) openSnapshot() error {
 
 // load makes the machine that goes on from the snapshot.
 func (g *guest) load(serial [2]io.Writer) (*vmm.Machine, error) {
-	devices, err := g.bench.make()
+	cfg, err := g.config(serial)
 	if err != nil {
 		return nil, err
 	}
-	m, err := g.file.Machine(vmm.Config{Engine: g.engine, KVMDevice: g.kvmDevice, Serial: serial, Devices: devices,
-		WallClock: softWallClock, Seed: uint64(g.seed), Paced: g.paced})
+	m, err := g.file.Machine(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -250,23 +249,24 @@ func (g *guest) load(serial [2]io.Writer) (*vmm.Machine, error) {
 	return m, nil
 }
 
-// verify checks the snapshot's memory beside the run, which a damaged one ends,
-// and closes the file. wait waits for the outcome, as what came of a damaged
-// machine counts for nothing.
-func (g *guest) verify(ctx context.Context, end func()) (wait func() error) {
-	if g.file == nil {
+// verify checks the snapshot's memory beside a run, for which end is called where it
+// is damaged. wait waits for the outcome, as what came of a damaged machine counts
+// for nothing, and closes the file.
+func (g *guest) verify(ctx context.Context, end func(error)) (wait func() error) {
+	file := g.file
+	if file == nil {
 		return func() error { return nil }
 	}
 	result := make(chan error, 1)
 	go func() {
-		err := g.file.Verify(ctx)
+		err := file.Verify(ctx)
 		switch {
 		case ctx.Err() != nil:
 			err = nil // somebody has ended it all
 		case err != nil:
-			end()
+			end(err)
 		}
-		result <- errors.Join(err, g.file.Close())
+		result <- err
 	}()
-	return func() error { return <-result }
+	return func() error { return errors.Join(<-result, file.Close()) }
 }

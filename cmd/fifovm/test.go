@@ -36,8 +36,9 @@ type tests struct {
 
 	// The file of the snapshot that guests begin at, empty where there is to be none;
 	// and where they begin, if it is there already.
-	base  string
-	start *vmm.Base
+	base    string
+	start   *vmm.Base
+	unsaved error // why it could not be kept
 }
 
 func testCommand() *cobra.Command {

@@ -681,13 +681,12 @@ static inline long long fifo_pins(void)
  */
 static inline long long fifo_mappings(void)
 {
+	long long total = slurp_number("/sys/kernel/debug/dma-api/nr_total_entries", -1);
+	long long unused = slurp_number("/sys/kernel/debug/dma-api/num_free_entries", -1);
 	char disabled[4] = "";
 
 	if (slurp("/sys/kernel/debug/dma-api/disabled", disabled, sizeof(disabled)) > 0 && disabled[0] == 'Y')
 		return -1;
-	long long total = slurp_number("/sys/kernel/debug/dma-api/nr_total_entries", -1);
-	long long unused = slurp_number("/sys/kernel/debug/dma-api/num_free_entries", -1);
-
 	return total < 0 || unused < 0 ? -1 : total - unused;
 }
 

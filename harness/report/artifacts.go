@@ -58,6 +58,9 @@ func (a *Artifacts) Done(r *harness.Result) {
 		name += "-" + strconv.Itoa(a.used[name])
 	}
 	r.Artifacts = filepath.Join(a.dir, name)
+	if a.base == nil {
+		r.Run = "" // there is nothing to replay it from
+	}
 	if err := a.write(r); err != nil && a.err == nil {
 		a.err = fmt.Errorf("--artifacts: %w: not all that is left of a failure is there", err)
 	}
