@@ -101,7 +101,7 @@ vm-test-all: fifovm ## vm-test, test-soft and test-lab on every kernel: 6.12, 6.
 	@CPUS="1 4" SEEDS=4 APPEND="$(APPEND) fifovm.long" harness/vm-test soft 6.12 6.1
 	@CPUS="1 4" harness/vm-test kvm 6.12 6.1 debian debug
 	@harness/vm-test --go soft 6.12 6.1 debug
-	@harness/vm-test --go kvm 6.12 6.1 debug
+	@FIFOVM_TEST_LONG=1 harness/vm-test --go kvm 6.12 6.1 debug
 
 test: deps ## unit tests, on engine soft and on this host's KVM where it opens
 	@go vet ./... && go test $$(go list ./... | grep -v /harness$$) && go test -short ./harness

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -149,4 +150,135 @@ func savedRun(t *testing.T, cpus int, pause func() time.Duration) (o outcome, mo
 	o.console = console.String()
 	t.Logf("%.1f s, %d moments, state %.12s", time.Since(start).Seconds(), moments, o.hash)
 	return o, moments
+}
+
+// TestRestoredUnderLoad: on each engine, Linux whose driver moves data is saved and
+// goes on in another machine at random moments, and each time the test that was at it
+// passes, and the kernel has nothing to say. With FIFOVM_TEST_LONG it is a hundred
+// times, which takes a quarter of an hour in the lab.
+func TestRestoredUnderLoad(t *testing.T) {
+	const cpus, inFile = 2, 5 // each fifth time through a file
+	name := engine(t)
+	rounds := 7
+	if os.Getenv("FIFOVM_TEST_LONG") != "" {
+		rounds = 101
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("moments of seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	s := newShell(t)
+	cfg := vmm.Config{Engine: name, CPUs: cpus, Memory: repeatableMemory, Seed: 5, Serial: [2]io.Writer{&s.console}, Devices: loadDevices(t)}
+	m := load(t, cfg, defaultKernel(t), "console=ttyS0 panic=-1 loglevel=5 TERM=dumb")
+	pause := s.start(m)
+	defer func() { // whichever machine it is by then
+		pause()
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s.expect("$ ")
+	file := filepath.Join(t.TempDir(), "moment")
+	var takes, spent time.Duration // what the test takes; what it took to go on elsewhere
+	during := 0
+	for round := range rounds {
+		s.command(fmt.Sprintf("/tests/fifo_io order vectors; echo status $? of $((%d * 7))", round), "KTAP version 1")
+		began := time.Now()
+		end := fmt.Sprintf(" of %d\r\n", round*7)
+		if round > 0 {
+			time.Sleep(time.Duration(random.Int64N(int64(takes)))) // any moment will do
+			if stop := pause(); stop != vmm.Paused {
+				t.Fatalf("round %d: the guest ended by %v", round, stop)
+			}
+			if !s.has(end) {
+				during++
+			}
+			began := time.Now()
+			m = elsewhere(t, m, cfg, file, round%inFile == 0)
+			spent += time.Since(began)
+			pause = s.start(m)
+		}
+		if said := s.expect(end); !strings.HasSuffix(said, "status 0") {
+			t.Fatalf("round %d: the test has failed:\n%s", round, said)
+		}
+		s.expect("$ ")
+		if c := s.console.Complaint(); c != "" {
+			t.Fatalf("round %d: the kernel complained: %s", round, c)
+		}
+		if round == 0 {
+			takes = time.Since(began)
+		}
+	}
+	t.Logf("the test takes %v; of %d moments %d were in it; to go on elsewhere took %v each time", takes, rounds-1, during, spent/time.Duration(rounds-1))
+	if during < rounds/3 {
+		t.Errorf("%d moments in the midst of the test are too few", during)
+	}
+	s.powerOff(func() vmm.Stop {
+		select {
+		case <-s.ended:
+		case <-time.After(bootTime):
+			t.Errorf("the guest's end did not come; console:\n%s", strings.Join(s.console.Tail(), "\n"))
+		}
+		return pause()
+	})
+}
+
+// start has the machine run until pause is called, which tells how it has ended.
+func (s *shell) start(m *vmm.Machine) (pause func() vmm.Stop) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ended := make(chan struct{})
+	var stop vmm.Stop
+	var err error
+	s.input, s.ended = m.Serial(0), ended
+	go func() {
+		stop, err = m.Run(ctx)
+		m.Flush(0)
+		close(ended)
+	}()
+	return func() vmm.Stop {
+		cancel()
+		<-ended
+		if err != nil {
+			s.t.Errorf("%v; console:\n%s", err, strings.Join(s.console.Tail(), "\n"))
+		}
+		return stop
+	}
+}
+
+// elsewhere gives another machine that is where m was, which it closes.
+func elsewhere(t *testing.T, m *vmm.Machine, cfg vmm.Config, file string, inFile bool) *vmm.Machine {
+	t.Helper()
+	cfg.Devices = loadDevices(t)
+	var other *vmm.Machine
+	var from io.Closer
+	var err error
+	if inFile {
+		if err := snapshot.Save(file, m, snapshot.Info{}); err != nil {
+			t.Fatal(err)
+		}
+		f, err := snapshot.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		from = f
+		other, err = f.Machine(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		b, err := m.Base()
+		if err != nil {
+			t.Fatal(err)
+		}
+		from = b
+		if other, err = vmm.NewFrom(cfg, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err = errors.Join(m.Close(), from.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return other
 }
