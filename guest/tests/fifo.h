@@ -69,10 +69,10 @@ static inline unsigned int fifo_rounds(unsigned int n)
 	return kernel_word("fifovm.long", NULL, 0) ? n : (n + 9) / 10;
 }
 
-/* The same for what takes long each time: a thirtieth. */
+/* The same for what takes long each time: a fiftieth. */
 static inline unsigned int fifo_few_rounds(unsigned int n)
 {
-	return kernel_word("fifovm.long", NULL, 0) ? n : (n + 29) / 30;
+	return kernel_word("fifovm.long", NULL, 0) ? n : (n + 49) / 50;
 }
 
 /* Random numbers: splitmix64. */
